@@ -6,6 +6,7 @@ One query for each run and commit would take more than a core for two hundred ru
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 from recorder.replay.driver import StepQueries, to_its_end
@@ -14,6 +15,40 @@ from recorder.replay.playback import Playback, QueryStep, WaitStep
 from recorder.replay.reader_thread import ReaderThread
 from recorder.storage.many_runs import RunRead, read_many
 from recorder.storage.reader import RecordedRun
+
+#: The longest pause between two looks at the database (seconds): what readers wait for at most, beside the commit.
+_LONGEST_PAUSE = 0.25
+
+
+class Rounds:
+    """Limits how often the live runs look at the database: the event loop has half of its time for others.
+
+    A round is a look at the database and everything that it leads to: pieces, and writes to their readers. While it
+    takes long, the tokens of several commits are sent together, so thousands of readers take fewer and larger writes.
+    """
+
+    def __init__(self) -> None:
+        self._began = self._used = 0.0
+        self._opening: asyncio.Task[None] | None = None
+
+    async def next(self) -> None:
+        """Wait until the next round may begin. All who wait at the same time share it."""
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._open())
+        await asyncio.shield(self._opening)
+
+    def begin(self, moment: float, used: float) -> None:
+        """A round begins now. `used` is the processor time of the thread so far (seconds, as `moment`)."""
+        self._began, self._used = moment, used
+
+    def pause(self, moment: float, used: float) -> float:
+        """Seconds until the next round may begin."""
+        return max(0.0, self._began + min(_LONGEST_PAUSE, 2 * (used - self._used)) - moment)
+
+    async def _open(self) -> None:
+        await asyncio.sleep(self.pause(time.monotonic(), time.thread_time()))
+        self.begin(time.monotonic(), time.thread_time())
+        self._opening = None
 
 
 class QueryBatches:
@@ -24,6 +59,7 @@ class QueryBatches:
         self._pending: list[tuple[RunRead, asyncio.Future[Any]]] = []
         self._sending: asyncio.Task[None] | None = None
         self._waits: dict[int, asyncio.Task[int]] = {}
+        self._rounds = Rounds()
         #: The live runs as they were read last.
         self._known: dict[str, RecordedRun] = {}
 
@@ -44,14 +80,18 @@ class QueryBatches:
         self._known.pop(run.id, None)
 
     async def after(self, version: int) -> int:
-        """The first version of the database after this one, as soon as there is one."""
-        if self.reader.version != version:
-            return self.reader.version
+        """A version of the database after this one, soon after there is one. All who wait for it share the wait."""
         wait = self._waits.get(version)
         if wait is None:
-            wait = self._waits[version] = asyncio.create_task(to_its_end(self.reader.after(version)))
+            wait = self._waits[version] = asyncio.create_task(self._after(version))
             wait.add_done_callback(lambda done: self._end_wait(version, done))
         return await asyncio.shield(wait)
+
+    async def _after(self, version: int) -> int:
+        if self.reader.version == version:
+            await to_its_end(self.reader.after(version))
+        await self._rounds.next()
+        return self.reader.version
 
     def _end_wait(self, version: int, wait: asyncio.Task[int]) -> None:
         del self._waits[version]

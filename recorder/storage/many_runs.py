@@ -15,7 +15,7 @@ from recorder.storage.reader import DatabaseReader, RecordedRun
 from recorder.storage.row_checks import row_of
 from recorder.storage.rows import STREAMING, GapRow, SegmentRow
 from recorder.storage.schema import gaps, runs
-from recorder.storage.statuses import select_runs, status_of
+from recorder.storage.statuses import StatusesAt, select_runs
 
 #: As `DatabaseReader.segments`, of each key: no run and token, but the row that has the token, and those after it.
 _SEGMENTS = """
@@ -85,10 +85,9 @@ async def _runs(
     reader: DatabaseReader, group: Sequence[RunRead], known: Mapping[str, RecordedRun]
 ) -> dict[str, Any]:
     ids = [read.run_id for read in group]
-    moment = now()
-    statuses = select_runs(runs.c.id, runs.c.status).where(runs.c.id.in_(ids))
-    rows = await reader.store.fetch(statuses)
-    streaming = {row.id for row in rows if status_of(row, moment) == STREAMING}
+    current = StatusesAt(now())
+    rows = await reader.store.fetch(select_runs(runs.c.id, runs.c.status).where(runs.c.id.in_(ids)))
+    streaming = {row.id for row in rows if current.status_of(row) == STREAMING}
     same = {id: known[id] for id in ids if id in known and id in streaming}
     found = {run.id: run for run in await reader.by_ids([id for id in ids if id not in same])}
     return {id: same.get(id) or found.get(id) or _missing(id) for id in ids}

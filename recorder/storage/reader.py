@@ -39,7 +39,7 @@ from recorder.storage.request_input import checked_ids, decoded_input, instructi
 from recorder.storage.row_checks import json_of, row_of
 from recorder.storage.rows import STREAMING, FrameRow, GapRow, RunColumns, RunRow, SegmentRow
 from recorder.storage.schema import context_messages, conversations, frames, gaps, messages, runs, segments
-from recorder.storage.statuses import IS_MODEL_CALL, IS_OPEN, select_runs, status_of
+from recorder.storage.statuses import IS_MODEL_CALL, IS_OPEN, StatusesAt, select_runs, status_of
 from recorder.storage.store import SqlStore
 
 #: How many ids one query contains; SQLite accepts some ten thousand parameters.
@@ -147,17 +147,16 @@ class DatabaseReader:
         """Ids of the streaming runs whose producers are not known to be dead, in order of their start."""
         query = select_runs(runs.c.id, runs.c.status).where(IS_OPEN, IS_MODEL_CALL)
         query = query.order_by(runs.c.started_at, runs.c.id)
-        moment = now()
-        found = await self._store.fetch(query)
-        return [row.id for row in found if status_of(row, moment) == STREAMING]
+        current = StatusesAt(now())
+        return [row.id for row in await self._store.fetch(query) if current.status_of(row) == STREAMING]
 
     async def dead(self, run_ids: Sequence[str]) -> set[str]:
         """Those of these runs that are stored as streaming and whose producer is dead."""
-        query, moment = select_runs(runs.c.id, runs.c.status).where(IS_OPEN), now()
+        query, current = select_runs(runs.c.id, runs.c.status).where(IS_OPEN), StatusesAt(now())
         found: set[str] = set()
         for part in _in_parts(run_ids):
             rows = await self._store.fetch(query.where(runs.c.id.in_(part)))
-            found |= {row.id for row in rows if status_of(row, moment) != STREAMING}
+            found |= {row.id for row in rows if current.status_of(row) != STREAMING}
         return found
 
     async def begun(self, since: datetime) -> list[str]:

@@ -35,7 +35,21 @@ def select_runs(*columns: ColumnElement[Any]) -> Select[Any]:
 
 def status_of(row: Any, moment: datetime) -> str:
     """The current status of a row of such a query; `moment` is now."""
-    if row.status != STREAMING or row.by_id is None:
-        return str(row.status)
-    producer = Producer(*(getattr(row, f"by_{name}") for name in _FIELDS))
-    return INTERRUPTED if is_dead(producer, moment, INTERRUPTED_AFTER) else STREAMING
+    return StatusesAt(moment).status_of(row)
+
+
+class StatusesAt:
+    """The current statuses of many rows: each producer, of which there are few, is looked at once."""
+
+    def __init__(self, moment: datetime) -> None:
+        self._moment = moment
+        self._dead: dict[str, bool] = {}
+
+    def status_of(self, row: Any) -> str:
+        """As the function of this name."""
+        if row.status != STREAMING or row.by_id is None:
+            return str(row.status)
+        if row.by_id not in self._dead:
+            producer = Producer(*(getattr(row, f"by_{name}") for name in _FIELDS))
+            self._dead[row.by_id] = is_dead(producer, self._moment, INTERRUPTED_AFTER)
+        return INTERRUPTED if self._dead[row.by_id] else STREAMING
