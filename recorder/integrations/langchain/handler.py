@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from time import perf_counter_ns
 from typing import Any
 from uuid import UUID
 
@@ -39,7 +40,7 @@ class ChatHistoryCallback(chat_history_callback.ChatHistoryCallback, BaseCallbac
         self._unlink = process.attach_linked()
         # Attributes, because they are read for every token. LangChain waits for nothing that a handler returns, so a
         # full queue cannot make the model wait here.
-        self._open_model_runs = self._model_runs.by_id
+        self._open_model_runs = self._model_runs.by_key
         self._record_token = super().on_llm_new_token
 
     def close(self, timeout: float | None = None) -> Wait[Stats]:
@@ -77,15 +78,25 @@ class ChatHistoryCallback(chat_history_callback.ChatHistoryCallback, BaseCallbac
 
     # -- tokens ---------------------------------------------------------------------------------------------------
 
-    def on_llm_new_token(self, token: Any, *, chunk: Any = None, run_id: UUID, **kwargs: Any) -> None:
+    def on_llm_new_token(
+        self, token: Any, *, chunk: Any = None, run_id: UUID, parent_run_id: UUID | None = None,
+        tags: Any = None, **kwargs: Any,
+    ) -> None:  # fmt: skip
         """Record a token, unless it comes with the bytes of the response. Of a linked run nothing else is done here."""
-        run = self._open_model_runs.get(run_id)
+        run = self._open_model_runs.get(run_id.int)
         if run is None or ((linked := run.linked) is not None and linked.has_sent):
             return
         if run.channel is TOKENS or run.takes(TOKENS):
-            message = getattr(chunk, "message", None)
-            # The token lacks thoughts of some models.
-            self._record_token(token if message is None else message.content, chunk=chunk, run_id=run_id)
+            if (message := getattr(chunk, "message", None)) is not None:
+                token = message.content  # the token lacks thoughts of some models
+                if type(token) is str and token and not message.additional_kwargs:
+                    recorded = self._runs.get(run_id.int)
+                    calls = getattr(message, "tool_call_chunks", None)
+                    if recorded is not None and not (calls or recorded.has_frames):
+                        # What `_record_token` would do, with fewer calls.
+                        self._put(recorded, token, perf_counter_ns() // 1000 - recorded.started_us)
+                        return
+            self._record_token(token, chunk=chunk, run_id=run_id)
 
     def on_stream_event(self, event: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """Record what an event of LangChain's third version adds, unless its tokens come from another hook."""
