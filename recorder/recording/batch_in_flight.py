@@ -174,6 +174,7 @@ class InFlightBatch:
 
     def _report_loss(self) -> None:
         progress = self._progress
+        progress.healthy = False
         self._flushes.loss = StoreError(
             f"Closed while the database was not available: {describe_loss(progress.lost, progress.lost_messages)} "
             f"not stored ({progress.last_error or 'it did not answer in time'})"

@@ -9,6 +9,11 @@ from sqlalchemy import ColumnElement, Table, and_, or_
 
 
 def after_key(table: Table, key: Sequence[Any]) -> ColumnElement[bool]:
-    """The rows after this one in the order of the key, which has two columns."""
-    first, second = table.primary_key.columns
+    """The rows after this one in the order of the key, which has one or two columns.
+
+    A comparison of two rows has no types in SQLAlchemy: Postgres refuses to compare an id with a text.
+    """
+    first, second, *_ = *table.primary_key.columns, None
+    if second is None:
+        return and_(first > key[0])
     return and_(first >= key[0], or_(first > key[0], second > key[1]))

@@ -261,6 +261,16 @@ def test_a_link_that_a_recorder_stored_meanwhile_is_found(tmp_path: Path) -> Non
         assert len(replay.messages("c1")) == 7
 
 
+def test_it_goes_page_by_page(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing between two pages is left out."""
+    monkeypatch.setattr(module, "_PAGE", 2)
+    with ChatHistoryCallback(database) as history:
+        chat(history, 5)
+    done = redact(database, PATTERNS)
+    assert (done.runs, done.annotations, done.conversations) == (5, 5, 1)
+    assert leaks(database) == []
+
+
 def test_no_pattern_is_an_error(tmp_path: Path) -> None:
     """There is nothing to look for."""
     with pytest.raises(ConfigError, match="at least one"):
