@@ -13,7 +13,6 @@ def after_key(table: Table, key: Sequence[Any]) -> ColumnElement[bool]:
 
     A comparison of two rows has no types in SQLAlchemy: Postgres refuses to compare an id with a text.
     """
-    first, second, *_ = *table.primary_key.columns, None
-    if second is None:
-        return and_(first > key[0])
-    return and_(first >= key[0], or_(first > key[0], second > key[1]))
+    first, *more = table.primary_key.columns
+    later = [column > value for column, value in zip(more, key[1:], strict=True)]
+    return and_(first >= key[0], or_(first > key[0], *later))
