@@ -55,15 +55,15 @@ class BudgetWatch:
         self._url = url
         self._budgets = budgets
         self._on_budget = on_budget
-        #: Calls that were made, that raised or hung, and that were not made because too many hang.
-        self.calls = self.failed_calls = self.dropped_calls = 0
-        #: How often the sums could not be read.
-        self.failed_reads = 0
         # When each limit was reported.
         self._passed: OrderedDict[tuple[Budget, str], datetime] = OrderedDict()
         self._reset()
 
     def _reset(self) -> None:
+        #: Calls that were made, that raised or hung, and that were not made because too many hang.
+        self.calls = self.failed_calls = self.dropped_calls = 0
+        #: How often the sums could not be read.
+        self.failed_reads = 0
         self._changed = threading.Condition(threading.Lock())
         # The runs whose conversations are to be summed up, in the order of their commits.
         self._waiting: OrderedDict[str, None] = OrderedDict()
@@ -219,8 +219,11 @@ class BudgetWatch:
         if thread is None:
             self.dropped_calls += 1
             return
-        over = seconds() + _CALL_TIMEOUT
-        while thread.is_alive() and seconds() < min(over, self._close_at):
+        began = seconds()
+        # Also after the time to close: a function that returns at once does not hang.
+        while thread.is_alive() and seconds() < max(
+            began + _JOIN, min(began + _CALL_TIMEOUT, self._close_at)
+        ):
             thread.join(_JOIN)
         if thread.is_alive():
             self.failed_calls += 1

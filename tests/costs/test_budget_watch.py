@@ -166,6 +166,23 @@ def test_a_function_that_hangs_is_left_alone(database: str, monkeypatch: pytest.
     go_on.set()
 
 
+def test_a_function_that_returns_does_not_hang(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if the time for the last calls is over before they are made."""
+    monkeypatch.setattr(budget_watch, "_GRACE", -1.0)
+    monkeypatch.setattr(budget_watch, "_JOIN", 10.0)
+    calls, slow = Calls(), threading.Event()
+
+    def on_budget(event: BudgetEvent) -> None:
+        slow.wait(0.01)
+        calls(event)
+
+    budgets = [Budget(number / 10) for number in range(1, 9)]
+    with ChatHistoryCallback(database, budgets=budgets, on_budget=on_budget) as history:
+        spend(history)
+    assert len(calls.seen()) == 8
+    assert history.stats().listener_errors == 0
+
+
 def test_sums_that_cannot_be_read_are_tried_again(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next run finds the limit passed, because the database knows when."""
     calls = Calls()
@@ -200,17 +217,19 @@ def test_a_forked_child_has_a_watch_of_its_own(database: str) -> None:
     history = ChatHistoryCallback(database, budgets=[Budget(1), Budget(4)], on_budget=on_budget)
     spend(history)
     assert calls.events.get(timeout=30).limit == 1
+    [watch] = history.recorder.listeners._all
     if (pid := os.fork()) == 0:
         try:
             spend(history)
             history.close().wait()
+            os.write(write, f"{watch.calls} call\n".encode())  # type: ignore[attr-defined]
         finally:
             os._exit(0)
     os.waitpid(pid, 0)
     history.close().wait()
     os.close(write)
     with os.fdopen(read) as lines:
-        assert lines.read() == f"{os.getpid()} 1\n{pid} 4\n"
+        assert lines.read() == f"{os.getpid()} 1\n{pid} 4\n1 call\n"
 
 
 def test_the_sums_use_indexes(tmp_path: Any) -> None:
