@@ -160,12 +160,20 @@ class BudgetWatch:
         """The next runs; empty if the thread is to end."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed, _IDLE)
+            if self._close_at <= 0 and self._waiting:
+                self._leave_out_waiting()
             found = list(self._waiting)[:_RUNS_A_QUERY]
             for run_id in found:
                 del self._waiting[run_id]
             if not found:
                 self._thread = None
             return found
+
+    def _leave_out_waiting(self) -> None:
+        """The recorder has ended, and nobody waits for these sums."""
+        log.warning("The recorder closed before the costs of %d runs were summed up", len(self._waiting))
+        self.failed_reads += 1
+        self._waiting.clear()
 
     async def _events(self, store: Any, run_ids: Sequence[str]) -> list[BudgetEvent]:
         """The budgets that were passed by these runs and not before."""

@@ -183,6 +183,18 @@ def test_a_function_that_returns_does_not_hang(database: str, monkeypatch: pytes
     assert history.stats().listener_errors == 0
 
 
+def test_nothing_is_summed_up_after_the_end(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """What the time to close was too short for is left out, and counted."""
+    calls = Calls()
+    watch = budget_watch.BudgetWatch(f"sqlite:///{tmp_path}/a.db", [Budget(1)], calls)
+    watch.end()
+    watch._waiting["a run"] = None
+    watch._work()
+    assert watch.errors == 1
+    assert watch._ended.done
+    assert [message for message in caplog.messages if "of 1 runs" in message] == caplog.messages != []
+
+
 def test_sums_that_cannot_be_read_are_tried_again(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next run finds the limit passed, because the database knows when."""
     calls = Calls()
