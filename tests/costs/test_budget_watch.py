@@ -195,6 +195,28 @@ def test_nothing_is_summed_up_after_the_end(tmp_path: Any, caplog: pytest.LogCap
     assert [message for message in caplog.messages if "of 1 runs" in message] == caplog.messages != []
 
 
+def test_a_limit_that_is_passed_while_the_sums_cannot_be_read_is_reported(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Later runs would take it for one that was passed before, so the same runs are looked at again."""
+    calls = Calls()
+    summed = budget_watch.BudgetWatch._is_passed_now
+    failures = [ConnectionError("away"), ConnectionError("away")]
+
+    def sometimes(watch: Any, place: Any, *given: Any) -> bool:
+        if place[0].per == "user" and failures:
+            raise failures.pop()
+        return summed(watch, place, *given)
+
+    monkeypatch.setattr(budget_watch.BudgetWatch, "_is_passed_now", sometimes)
+    monkeypatch.setattr(budget_watch, "_RETRY", 0.01)
+    budgets = [Budget(1), Budget(1, "user")]
+    with ChatHistoryCallback(database, budgets=budgets, on_budget=calls) as history:
+        spend(history, user="anna")
+    assert calls.seen() == [("conversation", "c", 1, 2.5), ("user", "anna", 1, 2.5)]
+    assert history.stats().listener_errors == 2
+
+
 def test_sums_that_cannot_be_read_are_tried_again(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next run finds the limit passed, because the database knows when."""
     calls = Calls()
