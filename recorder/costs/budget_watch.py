@@ -44,6 +44,9 @@ _GRACE = 2.0
 _JOIN = 0.1
 #: The runs of one query.
 _RUNS_A_QUERY = 500
+#: The pause after a sum that could not be read, its limit after several, and its limit while the recorder closes
+#: (seconds).
+_RETRY, _MOST_RETRY, _CLOSING_RETRY = 0.5, 30.0, 0.2
 #: How long the thread waits for work until it ends (seconds).
 _IDLE = 5.0
 
@@ -55,20 +58,22 @@ class BudgetWatch:
         self._url = url
         self._budgets = budgets
         self._on_budget = on_budget
-        #: Calls that were made, that raised or hung, and that were not made because too many hang.
-        self.calls = self.failed_calls = self.dropped_calls = 0
-        #: How often the sums could not be read.
-        self.failed_reads = 0
         # When each limit was reported.
         self._passed: OrderedDict[tuple[Budget, str], datetime] = OrderedDict()
         self._reset()
 
     def _reset(self) -> None:
+        #: Calls that were made, that raised or hung, and that were not made because too many hang.
+        self.calls = self.failed_calls = self.dropped_calls = 0
+        #: How often the sums could not be read.
+        self.failed_reads = 0
         self._changed = threading.Condition(threading.Lock())
         # The runs whose conversations are to be summed up, in the order of their commits.
         self._waiting: OrderedDict[str, None] = OrderedDict()
         self._thread: threading.Thread | None = None
         self._hanging: set[threading.Thread] = set()
+        # Reads that failed one after the other.
+        self._failures = 0
         self._closed = False
         self._ended: Wait[None] = Wait()
         self._close_at = inf
@@ -137,14 +142,18 @@ class BudgetWatch:
         database: Any = None
         try:
             while run_ids := self._next():
+                events: list[BudgetEvent] = []
                 try:
                     database = database or self._opened()
-                    for event in database.run(self._events(database.store, run_ids)):
-                        self._call(event)
+                    database.run(self._find(database.store, run_ids, events))
+                    self._failures = 0
                 except Exception as error:
                     self._report_read(error)
                     _close(database)
                     database = None
+                    self._try_again_later(run_ids)
+                for event in events:
+                    self._call(event)
         finally:
             _close(database)
             if self._closed:
@@ -160,6 +169,8 @@ class BudgetWatch:
         """The next runs; empty if the thread is to end."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed, _IDLE)
+            if self._close_at <= 0 and self._waiting:
+                self._leave_out_waiting()
             found = list(self._waiting)[:_RUNS_A_QUERY]
             for run_id in found:
                 del self._waiting[run_id]
@@ -167,8 +178,28 @@ class BudgetWatch:
                 self._thread = None
             return found
 
-    async def _events(self, store: Any, run_ids: Sequence[str]) -> list[BudgetEvent]:
-        """The budgets that were passed by these runs and not before."""
+    def _try_again_later(self, run_ids: Sequence[str]) -> None:
+        """The database is away: wait. A limit that these runs have passed is not found by later ones."""
+        with self._changed:
+            for run_id in reversed(run_ids):
+                self._waiting[run_id] = None
+                self._waiting.move_to_end(run_id, last=False)
+            if seconds() >= self._close_at:
+                self._leave_out_waiting()
+                return
+            was_closed = self._closed
+            pause = min(_RETRY * 2**self._failures, _CLOSING_RETRY if was_closed else _MOST_RETRY)
+            self._failures = min(self._failures + 1, 10)
+            self._changed.wait_for(lambda: self._closed is not was_closed, pause)
+
+    def _leave_out_waiting(self) -> None:
+        """The recorder has ended, and nobody waits for these sums."""
+        log.warning("The recorder closed before the costs of %d runs were summed up", len(self._waiting))
+        self.failed_reads += 1
+        self._waiting.clear()
+
+    async def _find(self, store: Any, run_ids: Sequence[str], found: list[BudgetEvent]) -> None:
+        """Append the budgets that were passed by these runs and not before. What was found before an error counts."""
         with late_imports():
             from recorder.costs.spending import committed_runs, spending
 
@@ -180,12 +211,10 @@ class BudgetWatch:
                 if key is not None:
                     began = latest.get((budget, key), (run.started_at, "", ""))[0]
                     latest[budget, key] = min(began, run.started_at), run.run_id, run.conversation_id
-        found = []
         for (budget, key), (began, run_id, conversation_id) in latest.items():
             sums = await spending(store, budget, key, began, now())
             if self._is_passed_now((budget, key), sums, began):
                 found.append(BudgetEvent(budget, key, sums.now, run_id, conversation_id))
-        return found
 
     def _is_passed_now(self, place: tuple[Budget, str], sums: Spending, began: datetime) -> bool:
         """Whether the limit was passed since `began`, and that was not reported.
@@ -219,8 +248,11 @@ class BudgetWatch:
         if thread is None:
             self.dropped_calls += 1
             return
-        over = seconds() + _CALL_TIMEOUT
-        while thread.is_alive() and seconds() < min(over, self._close_at):
+        began = seconds()
+        # Also after the time to close: a function that returns at once does not hang.
+        while thread.is_alive() and seconds() < max(
+            began + _JOIN, min(began + _CALL_TIMEOUT, self._close_at)
+        ):
             thread.join(_JOIN)
         if thread.is_alive():
             self.failed_calls += 1
@@ -242,9 +274,7 @@ class BudgetWatch:
     def _report_read(self, error: Exception) -> None:
         self.failed_reads += 1
         if self.failed_reads == 1:
-            log.warning(
-                "Budgets cannot be read (%s: %s); the next run tries again", type(error).__name__, error
-            )
+            log.warning("Budgets cannot be read (%s: %s); it is tried again", type(error).__name__, error)
 
 
 async def _awaited(found: Any) -> None:

@@ -8,19 +8,30 @@ alone; one whose process was killed is not.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import update
 
 from recorder.costs.missing_usage import needs_estimate
-from recorder.costs.run_pricing import cost_of
-from recorder.costs.usage_estimate import Estimate, billed, estimate, exchange_of, host_in, store_estimates
+from recorder.costs.run_pricing import cost_of, estimated_usage
+from recorder.costs.usage_estimate import (
+    Estimate,
+    billed,
+    estimate,
+    exchange_of,
+    host_in,
+    is_known,
+    store_estimates,
+)
 from recorder.errors import StoreError
 from recorder.storage.operations import STEPS
 from recorder.storage.reader import DatabaseReader, RecordedRun
 from recorder.storage.schema import runs
 from recorder.storage.store import SqlStore
+from recorder.wire.usage import ESTIMATED_USAGE
 
 log = logging.getLogger("recorder")
 
@@ -69,13 +80,24 @@ async def _examine(
     if needs_estimate(run.wire, run) or _was_killed(run):
         done.examined += 1
         exchange = await exchange_of(reader, run)
-        if exchange.generated or not _was_killed(run):
-            estimates.append(estimate(exchange, host_in(run.price)))
+        if is_known(exchange) and (exchange.generated or not _was_killed(run)):
+            with _computing():
+                estimates.append(estimate(exchange, host_in(run.price)))
     elif run.cost is None and (usage := _usage_of(run)):
         done.examined += 1
-        cost = cost_of(billed(run, usage, host_in(run.price)))
+        with _computing():
+            cost = cost_of(billed(run, usage, host_in(run.price)))
         if cost.cost is not None:
             priced.append(Estimate(run.id, 0, 0, cost))
+
+
+@contextmanager
+def _computing() -> Iterator[None]:
+    """Inside, no connection is used: an error is one of this run's values, and the other runs are filled."""
+    try:
+        yield
+    except Exception as error:
+        raise StoreError(f"its usage or cost cannot be computed ({type(error).__name__}: {error})") from error
 
 
 def _was_killed(run: RecordedRun) -> bool:
@@ -83,10 +105,9 @@ def _was_killed(run: RecordedRun) -> bool:
     return run.usage_source == "none" and run.sha256 is None and run.status == "interrupted"
 
 
-def _usage_of(run: RecordedRun) -> dict[str, object] | None:
-    if run.usage_source == "estimated":
-        counts = {"input_tokens": run.input_tokens, "output_tokens": run.output_tokens}
-        return {**counts, "total_tokens": run.total_tokens}
+def _usage_of(run: RecordedRun) -> Mapping[str, Any] | None:
+    if run.usage_source == ESTIMATED_USAGE:
+        return estimated_usage(run.usage, run.input_tokens or 0, run.output_tokens or 0)
     return run.usage
 
 

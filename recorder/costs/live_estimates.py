@@ -63,7 +63,7 @@ class LiveEstimates:
         self._wake = wake
         self._stored = stored
         self._waiting: deque[WaitingRun] = deque()
-        self._counting: asyncio.Future[list[Estimate]] | None = None
+        self._counting: asyncio.Future[list[Estimate | Exception]] | None = None
         self._next_at = 0.0
         # The runs that are counted, by id.
         self._current: dict[str, WaitingRun] = {}
@@ -134,7 +134,7 @@ class LiveEstimates:
     async def _begin(self) -> None:
         """Read some runs, and count on another thread."""
         with late_imports():
-            from recorder.costs.usage_estimate import estimate_all, exchange_of
+            from recorder.costs.usage_estimate import estimate_all, exchange_of, is_known
             from recorder.storage.reader import DatabaseReader
 
         self._current = {}
@@ -148,17 +148,25 @@ class LiveEstimates:
             run = self._waiting.popleft()
             self._current[run.run_id] = run
             exchange = await exchange_of(reader, await reader.run(run.run_id))
+            if not is_known(exchange):
+                del self._current[run.run_id]
+                self.skipped += 1
+                continue
             found.append((exchange, run.host, run.tier))
             if len(exchange.generated) > _LONG:
                 break
         self._counting = asyncio.get_running_loop().run_in_executor(None, estimate_all, found)
         self._counting.add_done_callback(lambda _: self._wake())
 
-    async def _end(self, found: list[Estimate]) -> None:
+    async def _end(self, found: list[Estimate | Exception]) -> None:
         with late_imports():
             from recorder.costs.usage_estimate import store_estimates
 
-        stored = await store_estimates(self._sql_store(), found)
+        estimates = [each for each in found if not isinstance(each, Exception)]
+        stored = await store_estimates(self._sql_store(), estimates)
+        for error in found:
+            if isinstance(error, Exception):
+                self._report(error, 1)
         self.estimated += len(stored)
         for run_id in stored:
             self._stored(self._current[run_id].conversation_id, run_id)

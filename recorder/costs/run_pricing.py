@@ -20,7 +20,7 @@ from recorder.costs.units import reported_cost, tier_in, units_in
 from recorder.storage.batch import RunRows
 from recorder.storage.rows import STREAMING
 from recorder.wire.recorded_run import ANTHROPIC
-from recorder.wire.usage import ESTIMATED_USAGE
+from recorder.wire.usage import ESTIMATED_USAGE, is_counted
 
 log = logging.getLogger("recorder")
 
@@ -60,16 +60,17 @@ def cost_of(run: BilledRun) -> RunCost:
     if reported is not None:
         return RunCost(cost=reported, price=escape_json({"source": "provider", "provider": _reporter(run)}))
     provider = price_list.provider_of(run.provider_name, run.host) if price_list.is_installed() else None
-    units = units_in(run.usage, is_anthropic=run.wire == ANTHROPIC) if provider is not None else None
+    is_known = provider is not None and is_counted(run.usage)
+    units = units_in(run.usage, is_anthropic=run.wire == ANTHROPIC) if is_known else None
     price = _price(run, provider, units) if provider is not None and units is not None else None
     return _computed(price, units or {}, run.started_at) if price is not None else without_cost(run.host)
 
 
 def estimated_usage(reported: Mapping[str, Any] | None, sent: int, made: int) -> Mapping[str, Any]:
     """A usage as a provider reports it. Of a reported input the details stay: cached input has a price of its own."""
-    if reported:
+    if reported and is_counted(reported):
         return {**reported, "output_tokens": made}
-    return {"input_tokens": sent, "output_tokens": made, "total_tokens": sent + made}
+    return {**(reported or {}), "input_tokens": sent, "output_tokens": made, "total_tokens": sent + made}
 
 
 def without_cost(host: str | None) -> RunCost:

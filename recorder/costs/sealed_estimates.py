@@ -20,6 +20,9 @@ from recorder.wire.usage import ESTIMATED_USAGE
 
 log = logging.getLogger("recorder")
 
+#: So many names of models are remembered.
+_MOST_MODELS = 1_000
+
 
 class SealedEstimates:
     """Estimates the runs of a batch before it is stored."""
@@ -27,10 +30,8 @@ class SealedEstimates:
     def __init__(self, *, is_on: bool) -> None:
         self._is_on = is_on
         #: Model -> whether its vocabulary is on this machine.
-        self._vocabularies: dict[str | None, bool] = {None: False}
+        self._vocabularies: dict[str | None, bool] = {}
         self._has_failed = False
-        #: Runs that were estimated.
-        self.estimated = 0
 
     def set_usage(self, parts: Sequence[RunRows]) -> None:
         """Set the usage of silent runs in their seals. The requests of runs that go on are counted, because their
@@ -57,11 +58,12 @@ class SealedEstimates:
             return
         if (found := _estimated(start, seal.end)) is not None:
             seal.end = found
-            self.estimated += 1
 
     def _has_vocabulary(self, start: RunStart, end: RunEnd) -> bool:
         model = end.response_model or start.request_model
         if model not in self._vocabularies:
+            if len(self._vocabularies) > _MOST_MODELS:  # a gateway may name each response's model anew
+                self._vocabularies.clear()
             self._vocabularies[model] = model is not None and has_local_encoding(model)
         return self._vocabularies[model]
 

@@ -30,8 +30,9 @@ _PIECE = 20_000
 _IMAGES = frozenset(("image", "image_url", "input_image"))
 #: Keys of blocks whose values the model does not read as text.
 _NOT_TEXT = frozenset(
-    ("type", "id", "index", "signature", "data", "url", "image_url", "source", "cache_control", "call_id")
-)
+    ("type", "id", "index", "signature", "data", "url", "image_url", "source", "cache_control", "call_id", "base64",
+     "file_data", "file_id", "file_url", "mime_type", "encrypted_content")
+)  # fmt: skip
 
 #: Parameters of a request that the model reads: schemas of tools and of the answer, in the words of the providers.
 _SCHEMAS = ("tools", "functions", "response_format", "text", "format")
@@ -84,8 +85,9 @@ def _message(message: BaseMessage, count: Counter) -> int:
     return sum(count(text) for text in texts if text) + images * SMALL_IMAGE
 
 
-def _kind(block: Any) -> Any:
-    return block.get("type") if isinstance(block, Mapping) else None
+def _kind(block: Any) -> str | None:
+    found = block.get("type") if isinstance(block, Mapping) else None
+    return found if isinstance(found, str) else None
 
 
 def _texts(value: Any, depth: int = 0) -> Iterator[str]:

@@ -45,6 +45,11 @@ class Estimate(NamedTuple):
     cost: RunCost
 
 
+def is_known(exchange: StoredExchange) -> bool:
+    """Whether it is known what was sent. The messages of a run may be missing, because the queue was full."""
+    return bool(exchange.messages) or exchange.run.usage_source == "provider"
+
+
 async def exchange_of(reader: DatabaseReader, run: RecordedRun) -> StoredExchange:
     """Read what was sent and what arrived."""
     return StoredExchange(run, await reader.request(run), await _generated(reader, run.id))
@@ -68,9 +73,17 @@ def estimate(exchange: StoredExchange, host: str | None, tier: str | None = None
     return _priced(exchange, estimated(exchange), host, tier)
 
 
-def estimate_all(given: Sequence[tuple[StoredExchange, str | None, str | None]]) -> list[Estimate]:
-    """The estimates of several runs."""
-    return [estimate(*each) for each in given]
+def estimate_all(
+    given: Sequence[tuple[StoredExchange, str | None, str | None]],
+) -> list[Estimate | Exception]:
+    """The estimates of several runs; the error in place of one that fails, which costs the others nothing."""
+    found: list[Estimate | Exception] = []
+    for each in given:
+        try:
+            found.append(estimate(*each))
+        except Exception as error:  # a bug, or a message of an unknown form
+            found.append(error)
+    return found
 
 
 def _priced(

@@ -170,8 +170,8 @@ class RowReader:
         rows = self._fetch(query)
         while rows:
             yield from (row_of(AnnotationRow, row) for row in rows)
-            after = tuple_(here.run_id, here.id) > tuple_(*rows[-1][:2])
-            rows = self._fetch(query.where(after))
+            last = rows[-1]
+            rows = self._fetch(query.where(after_key(schema.annotations, (last.run_id, last.id))))
 
     def message_keys(self, conversations: Sequence[str]) -> dict[str, list[MessageKey]]:
         """The messages of some conversations, by conversation, each after its parent."""

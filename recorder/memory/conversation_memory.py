@@ -24,6 +24,7 @@ from recorder.core.ids import check_conversation_id
 from recorder.memory.branch_reader import BranchReader, View
 from recorder.messages import BaseMessage, SystemMessage
 from recorder.messages.identity import content_hash, path_ids
+from recorder.recording.redacting_recorder import RedactingRecorder
 from recorder.replay.queries import Queries
 from recorder.storage.newest_branch import BranchMessage, BranchMessages
 
@@ -117,23 +118,25 @@ class ConversationMemory:
     def add(self, view: View, messages: Sequence[BaseMessage]) -> None:
         """Store those of the messages that are not recorded yet. Raises as `add_messages` does."""
         branch, tail = view.branch, self._unaccounted(view.branch)
-        place, count = recorded_count([each.message for each in tail], messages)
+        stored = self._as_stored(messages)
+        place, count = recorded_count([each.message for each in tail], stored)
         if place < len(tail) and not view.is_ours:  # the same words, said again in another process
             place = count = 0
         if view.awaits_answer and _is_answer(messages, count) and place in (0, len(tail)):
             # LangChain calls the memory before the handler that ends the run.
             place, count = len(tail), count + 1
-            self._account(branch, messages[count - 1 : count])
+            self._account(branch, stored[count - 1 : count])
         elif place:
             self._state.accounted.put(branch.conversation_id, tail[place - 1].id)
-        self._store(branch, messages[count:])
+        if new := messages[count:]:
+            with self._as_user():
+                self.history.add_messages(list(new), conversation_id=self.conversation_id)
+            self._account(branch, stored[count:])
 
-    def _store(self, branch: BranchMessages, messages: Sequence[BaseMessage]) -> None:
-        if not messages:
-            return
-        with self._as_user():
-            self.history.add_messages(list(messages), conversation_id=self.conversation_id)
-        self._account(branch, messages)
+    def _as_stored(self, messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
+        """The messages as the recorder stores them: what is recorded already is redacted."""
+        recorder = self.history.recorder
+        return recorder.redacted(messages) if isinstance(recorder, RedactingRecorder) else messages
 
     def _account(self, branch: BranchMessages, messages: Sequence[BaseMessage]) -> None:
         """Remember these messages, which are about to be stored below the branch."""

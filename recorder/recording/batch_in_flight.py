@@ -17,6 +17,7 @@ from recorder.recording.split_batch import halved
 from recorder.storage.batch import Addition, Part, RunRows
 from recorder.storage.rows import GapRow
 from recorder.storage.storable_values import bare_end
+from recorder.wire.usage import ESTIMATED_USAGE
 
 log = logging.getLogger("recorder")
 
@@ -84,6 +85,7 @@ class InFlightBatch:
 
     def mark_stored(self, batch: Sequence[Part]) -> None:
         """One transaction has stored these parts."""
+        self._progress.estimated += estimates_in(batch)
         self._settle(batch, commits=1, committed=tokens_in(batch), messages=messages_in(batch))
         self._progress.database_answered()
 
@@ -172,6 +174,7 @@ class InFlightBatch:
 
     def _report_loss(self) -> None:
         progress = self._progress
+        progress.healthy = False
         self._flushes.loss = StoreError(
             f"Closed while the database was not available: {describe_loss(progress.lost, progress.lost_messages)} "
             f"not stored ({progress.last_error or 'it did not answer in time'})"
@@ -190,6 +193,12 @@ def _bare(rows: RunRows) -> RunRows:
 def tokens_in(batch: Sequence[Part]) -> int:
     """How many tokens these parts hold."""
     return sum(part.tokens for part in batch)
+
+
+def estimates_in(batch: Sequence[Part]) -> int:
+    """How many runs end in these parts with an estimated usage."""
+    seals = [part.seal for part in batch if isinstance(part, RunRows)]
+    return sum(seal is not None and seal.end.usage_source == ESTIMATED_USAGE for seal in seals)
 
 
 def bytes_in(batch: Sequence[Part]) -> int:

@@ -77,6 +77,7 @@ class Committer:
                 await self.continue_in_new_file(in_flight, batch)
             except Exception as error:
                 if self._deadline.blocked:
+                    self._progress.note(error, "storing")
                     break
                 failure = self._store.failure(error)
                 if await cause.is_rows(failure, error, had_longest=size.is_patient):

@@ -112,7 +112,8 @@ class Listeners:
         return [each for each in self._all if isinstance(each, FinishingListener)]
 
     def reset_in_child(self) -> None:
-        """The process is a forked child."""
+        """The process is a forked child, which counts its own errors."""
+        self._errors = 0
         for each in self._all:
             self._call(each, each.reset_in_child)
 

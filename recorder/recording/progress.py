@@ -29,6 +29,8 @@ class Progress:
     #: Messages, annotations and details of conversations that were added without a run and are stored.
     messages: int = 0
     commits: int = 0
+    #: Runs that are stored with an estimated usage.
+    estimated: int = 0
     #: The last error's text and its time; None if there was none.
     last_error: str | None = None
     last_error_at: datetime | None = None

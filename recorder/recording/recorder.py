@@ -226,7 +226,7 @@ class Recorder:
             lost_runs=self.queue.lost_runs,
             lost_messages=self.queue.lost_messages,
             replaced_ids=self.replaced_ids,
-            estimated_runs=self._writer.sealed_estimates.estimated + self._writer.estimates.estimated,
+            estimated_runs=progress.estimated + self._writer.estimates.estimated,
             unestimated_runs=self._writer.estimates.not_estimated,
             listener_errors=self.listeners.errors,
             lag=lag,

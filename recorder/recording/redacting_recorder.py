@@ -69,6 +69,10 @@ class RedactingRecorder(Recorder):
         }
         super().add(conversation_id, user_id, run.messages(messages), details=new)
 
+    def redacted(self, messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
+        """The messages as `add` stores them, to be compared with what is stored."""
+        return RunRedaction(self._redaction).messages(messages)
+
     def annotate(self, row: AnnotationRow) -> None:
         """As `Recorder.annotate`."""
         run = RunRedaction(self._redaction)

@@ -74,7 +74,7 @@ def _end_of(response: LLMResult) -> RunEnd:
         output_tokens=usage and usage.get("output_tokens"),
         total_tokens=usage and usage.get("total_tokens"),
         usage=escape_json(raw) if raw else None,
-        usage_source="provider" if raw else "none",
+        usage_source="provider" if raw and is_counted(raw) else "none",
         service_tier=text_of(first.get("service_tier")),
         replies=[message_from(reply) for reply in replies if _has_content(reply)],
     )

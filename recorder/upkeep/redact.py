@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Executable, func, select, tuple_, update
+from sqlalchemy import Executable, Table, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from recorder.config import INTERRUPTED_AFTER, Redactor
@@ -24,6 +24,7 @@ from recorder.redaction.redaction import MatchCounts, Redaction, redaction_from
 from recorder.storage import schema
 from recorder.storage.blocking import BlockingStore
 from recorder.storage.dialects import file_of, is_new_file, missing_file, parse_url
+from recorder.storage.key_pages import after_key
 from recorder.storage.liveness import is_dead
 from recorder.storage.rows import STREAMING
 from recorder.storage.schema import conversations, messages, runs
@@ -104,28 +105,25 @@ class _Redacting:
         for table in (runs, schema.annotations, conversations):
             [row] = await self._store.fetch(select(func.count()).select_from(table))
             self._total += row[0]
-        async for run_id in self._keys(runs.c.id):
-            await self._one(partial(self._redact_run, run_id))
-        async for key in self._keys(schema.annotations.c.run_id, schema.annotations.c.id):
+        async for run in self._keys(runs):
+            await self._one(partial(self._redact_run, run.id))
+        async for key in self._keys(schema.annotations):
             await self._one(partial(self._redact_annotation, key))
-        async for id in self._keys(conversations.c.id):
-            await self._one(partial(self._redact_conversation, id))
+        async for conversation_key in self._keys(conversations):
+            await self._one(partial(self._redact_conversation, conversation_key.id))
         for conversation in self._changed:  # a recorder may have stored a message below an old one meanwhile
             await self._link_again(conversation)
         self.done.counts = dict(sorted(self._counts.items()))
 
-    async def _keys(self, *columns: Any) -> AsyncIterator[Any]:
+    async def _keys(self, table: Table) -> AsyncIterator[Any]:
         """All keys of a table in order, a page at a time."""
-        last: Any = None
-        key: Any = columns[0] if len(columns) == 1 else tuple_(*columns)
-        while True:
-            query = select(*columns).order_by(*columns).limit(_PAGE)
-            page = await self._store.fetch(query if last is None else query.where(key > last))
+        key = [*table.primary_key.columns]
+        query = select(*key).order_by(*key).limit(_PAGE)
+        page = await self._store.fetch(query)
+        while page:
             for row in page:
-                yield row[0] if len(columns) == 1 else row
-            if len(page) < _PAGE:
-                return
-            last = page[-1][0] if len(columns) == 1 else tuple_(*page[-1])
+                yield row
+            page = await self._store.fetch(query.where(after_key(table, page[-1])))
 
     async def _one(self, work: Callable[[AsyncConnection], Any]) -> None:
         """Do this in a transaction of its own."""

@@ -166,6 +166,57 @@ def test_a_function_that_hangs_is_left_alone(database: str, monkeypatch: pytest.
     go_on.set()
 
 
+def test_a_function_that_returns_does_not_hang(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if the time for the last calls is over before they are made."""
+    monkeypatch.setattr(budget_watch, "_GRACE", -1.0)
+    monkeypatch.setattr(budget_watch, "_JOIN", 10.0)
+    calls, slow = Calls(), threading.Event()
+
+    def on_budget(event: BudgetEvent) -> None:
+        slow.wait(0.01)
+        calls(event)
+
+    budgets = [Budget(number / 10) for number in range(1, 9)]
+    with ChatHistoryCallback(database, budgets=budgets, on_budget=on_budget) as history:
+        spend(history)
+    assert len(calls.seen()) == 8
+    assert history.stats().listener_errors == 0
+
+
+def test_nothing_is_summed_up_after_the_end(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """What the time to close was too short for is left out, and counted."""
+    calls = Calls()
+    watch = budget_watch.BudgetWatch(f"sqlite:///{tmp_path}/a.db", [Budget(1)], calls)
+    watch.end()
+    watch._waiting["a run"] = None
+    watch._work()
+    assert watch.errors == 1
+    assert watch._ended.done
+    assert [message for message in caplog.messages if "of 1 runs" in message] == caplog.messages != []
+
+
+def test_a_limit_that_is_passed_while_the_sums_cannot_be_read_is_reported(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Later runs would take it for one that was passed before, so the same runs are looked at again."""
+    calls = Calls()
+    summed = budget_watch.BudgetWatch._is_passed_now
+    failures = [ConnectionError("away"), ConnectionError("away")]
+
+    def sometimes(watch: Any, place: Any, *given: Any) -> bool:
+        if place[0].per == "user" and failures:
+            raise failures.pop()
+        return summed(watch, place, *given)
+
+    monkeypatch.setattr(budget_watch.BudgetWatch, "_is_passed_now", sometimes)
+    monkeypatch.setattr(budget_watch, "_RETRY", 0.01)
+    budgets = [Budget(1), Budget(1, "user")]
+    with ChatHistoryCallback(database, budgets=budgets, on_budget=calls) as history:
+        spend(history, user="anna")
+    assert calls.seen() == [("conversation", "c", 1, 2.5), ("user", "anna", 1, 2.5)]
+    assert history.stats().listener_errors == 2
+
+
 def test_sums_that_cannot_be_read_are_tried_again(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next run finds the limit passed, because the database knows when."""
     calls = Calls()
@@ -200,17 +251,19 @@ def test_a_forked_child_has_a_watch_of_its_own(database: str) -> None:
     history = ChatHistoryCallback(database, budgets=[Budget(1), Budget(4)], on_budget=on_budget)
     spend(history)
     assert calls.events.get(timeout=30).limit == 1
+    [watch] = history.recorder.listeners._all
     if (pid := os.fork()) == 0:
         try:
             spend(history)
             history.close().wait()
+            os.write(write, f"{watch.calls} call\n".encode())  # type: ignore[attr-defined]
         finally:
             os._exit(0)
     os.waitpid(pid, 0)
     history.close().wait()
     os.close(write)
     with os.fdopen(read) as lines:
-        assert lines.read() == f"{os.getpid()} 1\n{pid} 4\n"
+        assert lines.read() == f"{os.getpid()} 1\n{pid} 4\n1 call\n"
 
 
 def test_the_sums_use_indexes(tmp_path: Any) -> None:

@@ -15,6 +15,8 @@ from recorder.costs import fill as fill_module
 from recorder.costs import price_list
 from recorder.costs.fill import Filled, fill
 from recorder.costs.token_counts import rule_of_thumb
+from recorder.models import ChatAnthropic
+from recorder.testing import Answer, LoopbackProvider, anthropic_messages_frames
 from tests.oracle import ROOT, begin, record, result, say, sql
 from tests.stores import execute, using
 
@@ -133,6 +135,48 @@ def test_a_usage_that_comes_meanwhile_wins(database: str, monkeypatch: pytest.Mo
     done = using(database, fill)
     assert done.estimated == 0
     assert [row[0] for row in sql(database, COSTS)] == ["provider", "provider"]
+
+
+def test_a_run_that_cannot_be_computed_leaves_the_others_alone(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is counted as failed, and the rest is filled."""
+    recorded(database, 2, estimate_usage=False)
+    from recorder.costs.usage_estimate import estimate as compute
+
+    calls: list[Any] = []
+
+    def sometimes(*given: Any) -> Any:
+        calls.append(given)
+        if len(calls) == 1:
+            raise TypeError("unhashable")
+        return compute(*given)
+
+    monkeypatch.setattr(fill_module, "estimate", sometimes)
+    assert using(database, fill) == Filled(examined=2, estimated=1, failed=1)
+
+
+def test_the_cached_input_of_a_cut_answer_is_priced_as_such(database: str) -> None:
+    """What Anthropic reported at the start of the answer stays, with a price of its own."""
+    words = [f"word{number} " for number in range(40)]
+    frames = [*anthropic_messages_frames(words)]
+    frames[0] = frames[0].replace(b'"cache_read_input_tokens":0', b'"cache_read_input_tokens":100000')
+    prices = {"127.0.0.1": "anthropic"}
+    with LoopbackProvider(Answer(frames=frames, hang_after=30)) as provider:
+        history = ChatHistoryCallback(database, priced_as=prices)
+        model = ChatAnthropic("claude-haiku-4-5", base_url=provider.url, api_key="any", callbacks=[history])
+        stream = model.stream("Hi")
+        assert len([*zip(stream, range(10), strict=False)]) == 10
+        stream.close()  # type: ignore[attr-defined]
+        history.close().wait()
+    before = sql(database, COSTS)
+    [(source, sent, _, cost)] = before
+    assert source == "estimated"
+    assert sent > 100_000
+    assert 0 < cost < 0.5 * sent * 1e-6
+    execute(database, FORGET.replace("price = NULL", 'price = \'{"host":"anthropic"}\''))
+    assert using(database, fill) == Filled(examined=1, priced=1)
+    assert sql(database, COSTS) == before
 
 
 def test_estimates_need_no_prices(database: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,6 +118,26 @@ def test_an_estimate_that_fails_is_counted_and_logged_once(
     assert len(caplog.messages) == 1
 
 
+def test_one_estimate_that_fails_costs_the_others_nothing(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs are counted together, and each has its own error."""
+
+    def sometimes(exchange: Any, *given: Any) -> Any:
+        if exchange.generated == "odd":
+            raise TypeError("unhashable")
+        return estimate(exchange, *given)
+
+    estimate = usage_estimate.estimate
+    monkeypatch.setattr(usage_estimate, "estimate", sometimes)
+    with ChatHistoryCallback(database) as history:
+        for reply in ("odd", "even", "odd", "even"):
+            record(history, reply)
+    assert sql(database, "SELECT count(*) FROM runs WHERE usage_source = 'estimated'") == [(2,)]
+    stats = history.stats()
+    assert (stats.estimated_runs, stats.unestimated_runs) == (2, 2)
+
+
 def test_more_runs_than_may_wait_end_without_an_estimate(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from collections import Counter
+from contextlib import closing
+from itertools import repeat
+from pathlib import Path
 
 import pytest
 
 from recorder import ChatHistoryCallback
 from recorder.costs import sealed_estimates
+from recorder.costs.fill import fill
 from recorder.costs.token_counts import rule_of_thumb
 from recorder.messages import HumanMessage
 from recorder.models import ChatAnthropic
+from recorder.storage.store import SqlStore
 from recorder.testing import Answer, LoopbackProvider, MemoryStore, anthropic_messages_frames
-from tests.oracle import begin, finish, record, result, say, sql
+from tests.oracle import FaultyStore, away, begin, finish, new_url, record, result, say, sql
+from tests.stores import using
 
 USAGE = "SELECT usage_source, input_tokens, output_tokens, total_tokens FROM runs ORDER BY started_at"
 ANSWER = "An answer of some words, 一些文字. " * 40
@@ -118,6 +126,65 @@ def test_an_estimate_that_fails_costs_nothing_else(
             record(history)
     assert sql(database, "SELECT count(*) FROM runs WHERE status = 'complete'") == [(2,)]
     assert len([each for each in caplog.messages if "is not estimated" in each]) == 1
+
+
+def test_a_run_that_is_not_stored_counts_as_no_estimate(tmp_path: Path) -> None:
+    """Its database was away until the time to close was over."""
+    url = new_url(tmp_path)
+    store = FaultyStore(SqlStore(url))
+    history = ChatHistoryCallback(store=store, close_timeout=0.2)
+    record(history)
+    history.flush().wait(30)
+    store.before = repeat(away)
+    record(history)
+    assert history.close().wait().estimated_runs == 1
+    assert sql(url, "SELECT usage_source FROM runs") == [("estimated",)]
+
+
+def test_a_run_whose_messages_were_dropped_has_no_estimate(tmp_path: Path) -> None:
+    """What was sent is not known, and a cost is never guessed."""
+    url = new_url(tmp_path)
+    history = ChatHistoryCallback(url, max_queue_bytes=20_000, overflow="drop_newest")
+    with closing(sqlite3.connect(tmp_path / "history.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for _ in range(60):
+            record(history, reply=ANSWER)
+        other.execute("COMMIT")
+    history.close().wait()
+    stats = history.stats()
+    assert stats.refused_runs > 0
+    assert stats.estimated_runs + stats.unestimated_runs == 60
+    sources = Counter(source for source, *_ in sql(url, USAGE))
+    assert sources == {"estimated": stats.estimated_runs, "none": stats.refused_runs}
+    assert using(url, fill).estimated == 0
+
+
+def test_a_usage_without_a_count_is_none(database: str) -> None:
+    """It is stored as it came, and the run is estimated and priced as one without."""
+    gpt = {"ls_provider": "openai", "ls_model_name": "gpt-4o"}
+    with ChatHistoryCallback(database) as history:
+        run_id = begin(history, metadata=gpt)
+        say(history, run_id, ["Hello"])
+        history.on_llm_end(result("Hello", output={"token_usage": {"queue_time": 0.5}}), run_id=run_id)
+        record(history, reply="Hello", metadata=gpt)
+    odd, silent = sql(database, "SELECT usage_source, input_tokens, cost FROM runs ORDER BY started_at")
+    assert odd == silent
+    assert odd[0] == "estimated"
+    assert [bool(usage) for (usage,) in sql(database, "SELECT usage FROM runs ORDER BY started_at")] == [
+        True,
+        False,
+    ]
+
+
+def test_names_of_models_fill_no_memory(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway may name the model of each response anew."""
+    monkeypatch.setattr(sealed_estimates, "_MOST_MODELS", 10)
+    with ChatHistoryCallback(database) as history:
+        for number in range(40):
+            record(history, metadata={"ls_provider": "openai", "ls_model_name": f"model-{number}"})
+        history.flush().wait(30)
+        assert len(history.recorder._writer.sealed_estimates._vocabularies) <= 11
+    assert history.stats().estimated_runs == 40
 
 
 def test_the_estimate_has_a_cost(database: str) -> None:

@@ -116,6 +116,30 @@ def test_an_image_counts_as_a_small_one() -> None:
     assert input_tokens([HumanMessage([text, image])], [], len) == 3 + 3 + len("user" + "What is it?") + 85
 
 
+@pytest.mark.parametrize(
+    "block",
+    [
+        {
+            "type": "file",
+            "file": {"filename": "a", "file_data": "data:application/pdf;base64," + "A" * 10_000},
+        },
+        {"type": "input_file", "file_data": "A" * 10_000},
+        {"type": "file", "base64": "A" * 10_000, "mime_type": "application/pdf"},
+        {"type": "input_audio", "input_audio": {"data": "A" * 10_000, "format": "wav"}},
+        {"type": "reasoning", "encrypted_content": "A" * 10_000, "summary": []},
+    ],
+)
+def test_the_bytes_of_a_file_are_no_text(block: dict[str, Any]) -> None:
+    """A document of a megabyte would count as 350,000 tokens otherwise."""
+    assert input_tokens([HumanMessage([block])], [], len) < 20
+
+
+@pytest.mark.parametrize("kind", [["image"], {"a": 1}, None, 5])
+def test_a_block_with_an_odd_type_is_counted(kind: Any) -> None:
+    """A type that is no text is none that is known."""
+    assert input_tokens([HumanMessage([{"type": kind, "text": "Hi"}])], [], len) == 3 + 3 + len("user" + "Hi")
+
+
 def test_a_call_that_is_a_block_too_counts_once() -> None:
     """Anthropic's messages have their calls in both places."""
     block = {"type": "tool_use", "id": "call_1", "name": "weather", "input": {"city": "Zürich"}}

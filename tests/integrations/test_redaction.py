@@ -19,6 +19,7 @@ from tests.redaction.leaks import leaks, secret
 langchain: Any = pytest.importorskip("recorder.integrations.langchain")
 langchain_openai: Any = pytest.importorskip("langchain_openai")
 fakes: Any = pytest.importorskip("langchain_core.language_models.fake_chat_models")
+histories: Any = pytest.importorskip("langchain_core.runnables.history")
 runnables: Any = pytest.importorskip("langchain_core.runnables")
 tools: Any = pytest.importorskip("langchain_core.tools")
 
@@ -97,6 +98,23 @@ def test_a_memory(history: Any, database: str) -> None:
     memory.add_ai_message(f"Hello {secret('reply')}")
     assert [message.content for message in memory.messages] == ["I am [email]", "Hello [email]"]
     assert answers_of(database, history) == {"Hello [email]"}
+
+
+@pytest.mark.filterwarnings("ignore:RunnableWithMessageHistory")
+def test_a_memory_beside_the_handler(provider: LoopbackProvider, history: Any, database: str) -> None:
+    """Both see each message, with the original texts, and it is stored once."""
+    model = langchain_openai.ChatOpenAI(model="m", base_url=f"{provider.url}/v1", api_key="k")
+    chain = histories.RunnableWithMessageHistory(
+        model, lambda session_id: langchain.ChatMessageHistory(session_id, history)
+    )
+    config: Any = {"callbacks": [history], "configurable": {"session_id": "c1"}}
+    questions = [f"I am {secret('one')}", f"It is {secret('two')}", "And now?"]
+    for question in questions:
+        chain.invoke([("user", question)], config)
+    assert answers_of(database, history) == {"Write to [email], please."}
+    contents = [text for (text,) in sql(database, "SELECT content FROM messages ORDER BY position")]
+    reply = "Write to [email], please."
+    assert contents == ["I am [email]", reply, "It is [email]", reply, "And now?", reply]
 
 
 def test_a_session_of_agents(database: str) -> None:

@@ -138,5 +138,5 @@ def test_a_listener_without_a_database_is_ended(tmp_path: Path) -> None:
         connection.execute("BEGIN EXCLUSIVE")
         record(history, HumanMessage("Hi"))
         stats = history.close(timeout=0.3).wait()
-    assert stats.dropped == 1
+    assert (stats.dropped, stats.healthy, stats.last_error is None) == (1, False, False)
     assert listener.end_calls > 0

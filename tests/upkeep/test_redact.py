@@ -17,8 +17,8 @@ import pytest
 from recorder import ChatHistoryCallback
 from recorder.errors import ConfigError
 from recorder.export import export, import_
-from recorder.models import SimpleChatModel
-from recorder.replay import Replay
+from recorder.models import ChatOpenAI, SimpleChatModel
+from recorder.replay import NotRecorded, Replay
 from recorder.testing import LoopbackProvider
 from recorder.upkeep import redact as module
 from recorder.upkeep.redact import redact
@@ -259,6 +259,30 @@ def test_a_link_that_a_recorder_stored_meanwhile_is_found(tmp_path: Path) -> Non
     assert (leaks(url), broken_links(url)) == ([], [])
     with Replay(url) as replay:
         assert len(replay.messages("c1")) == 7
+
+
+def test_a_replay_names_what_finds_a_redacted_run(provider: LoopbackProvider, tmp_path: Path) -> None:
+    """The hash of its request is gone, so the messages are compared."""
+    url, question = new_url(tmp_path), f"I am {secret('replayed')}"
+    with ChatHistoryCallback(url) as history:
+        model = ChatOpenAI("m", base_url=provider.base_url, api_key="any", callbacks=[history])
+        model.invoke(question)
+    redact(url, PATTERNS)
+    with Replay(url, redact=PATTERNS) as replay:
+        with pytest.raises(NotRecorded, match=r"has no hash; match_on=\('messages',\) finds it"):
+            replay.model(model).invoke(question)
+        answer = replay.model(model, match_on=("messages",)).invoke(question)
+    assert answer.content == "Write to [email], please."
+
+
+def test_it_goes_page_by_page(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing between two pages is left out."""
+    monkeypatch.setattr(module, "_PAGE", 2)
+    with ChatHistoryCallback(database) as history:
+        chat(history, 5)
+    done = redact(database, PATTERNS)
+    assert (done.runs, done.annotations, done.conversations) == (5, 5, 1)
+    assert leaks(database) == []
 
 
 def test_no_pattern_is_an_error(tmp_path: Path) -> None:

@@ -23,13 +23,13 @@ class CommitQueue(Generic[T]):
 
     def __init__(self, work: Callable[[T], None], max_bytes: int, name: str) -> None:
         self._work, self._max_bytes, self._name = work, max_bytes, name
-        #: How many calls of `work` raised.
-        self.errors = 0
         self.reset()
 
     def reset(self) -> None:
         """Drop everything, in a forked child. The parent's thread may have held the lock, so there is a new one."""
         self._changed = threading.Condition()
+        #: How many calls of `work` raised.
+        self.errors = 0
         self._items: deque[tuple[T, int]] = deque()
         self._bytes = 0
         #: How many items were put, and how many of them are done.

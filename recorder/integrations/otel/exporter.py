@@ -63,9 +63,7 @@ class OpenTelemetryExporter:
         self._recorder = _recorder_of(history)
         self._content, self._chunk_samples = content, chunk_samples
         self._providers = Providers(tracer_provider, meter_provider, logger_provider)
-        self._stats = ExportStats()
-        # Counted by the thread that commits, the others by the exporter's thread.
-        self._dropped = self._dropped_evaluations = 0
+        self._reset_counts()
         # Ids of runs that may have children. Only the keys count.
         self._begun: OrderedDict[str, None] = OrderedDict()
         self._pipeline: _SpanPipeline | None = None
@@ -145,7 +143,13 @@ class OpenTelemetryExporter:
     def reset_in_child(self) -> None:
         """A forked child exports its own runs only."""
         self._queue.reset()
+        self._reset_counts()
         self._pipeline, self._is_new_child = None, True
+
+    def _reset_counts(self) -> None:
+        self._stats = ExportStats()
+        # Counted by the thread that commits, the others by the exporter's thread.
+        self._dropped = self._dropped_evaluations = 0
 
     # -- the exporter's thread --------------------------------------------------------------------------------------
 

@@ -86,6 +86,10 @@ def _beside(requested: Form, run: RecordedRun, recorded: Form) -> str:
     text = f"No recorded run answers this request; the nearest is run {run.id} of {iso(run.started_at)}"
     names = "recorded", "asked"
     lines = list(unified_diff(_pretty(recorded), _pretty(requested), *names, n=2, lineterm=""))
+    if not lines and run.redaction is not None and run.input_hash is None:
+        return (
+            f"{text}. It was redacted after it was recorded and has no hash; match_on=('messages',) finds it."
+        )
     if not lines:
         return f"{text}. The two differ only in form, for example in spaces; match_on= or ignore= compare by content."
     shown = [line if len(line) <= _WIDTH else f"{line[:_WIDTH]}..." for line in lines[:_LINES]]

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from recorder import ChatHistoryCallback
 from recorder.cli.app import app
 from recorder.errors import ConfigError, NotFound
+from recorder.export import row_reader
 from recorder.export.otel.resend import resend
 from recorder.integrations.otel import OpenTelemetryExporter
 from recorder.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
@@ -101,6 +102,20 @@ def test_a_history_is_told_anew_with_other_names(collector: Collector, database:
         "https://opentelemetry.io/schemas/gen-ai/0.1.0",
     ]
     assert (old["id"], old["trace"]) == (new["id"], new["trace"])
+
+
+def test_annotations_of_messages_are_sent_page_by_page(
+    collector: Collector, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each annotation of a message that no run produced is sent once."""
+    monkeypatch.setattr(row_reader, "MESSAGES", 2)
+    with ChatHistoryCallback(database, conversation_id="c", analyze=[len], analyze_in="thread") as history:
+        for number in range(5):
+            history.add_messages("x" * (number + 1))
+    done = resend(database, endpoint=collector.url)
+    assert (done.evaluations, done.failed) == (5, 0)
+    scores = [each["attributes"]["gen_ai.evaluation.score.value"] for each in collector.received("event")]
+    assert sorted(scores) == [1, 2, 3, 4, 5]
 
 
 def test_ids_choose_what_is_sent(collector: Collector, database: str) -> None:

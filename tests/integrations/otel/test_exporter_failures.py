@@ -174,6 +174,22 @@ if child:
     assert sorted(names) == ["chat child", "chat parent", "chat parent"]
 
 
+def test_a_forked_child_counts_only_its_own_runs(collector: Collector, tmp_path: Path) -> None:
+    """What the parent had sent before is in the parent's counts."""
+    code = """
+record(history)
+exporter.flush(20)
+child = os.fork()
+record(history)
+exporter.flush(20)
+assert exporter.stats().spans == (2 if child else 1), exporter.stats()
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+"""
+    done = run_python(SCRIPT + code, new_url(tmp_path), collector.url)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_worker_of_multiprocessing_sends_its_spans(collector: Collector, tmp_path: Path) -> None:
     """Such a process ends without the functions of `atexit`."""
     code = """
