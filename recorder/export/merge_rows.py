@@ -17,7 +17,7 @@ from recorder.storage.columns import names_of
 from recorder.storage.compression import decompress
 from recorder.storage.dialects import Dialect, Insert
 from recorder.storage.frame_block import split
-from recorder.storage.inserts import SEAL_COLUMNS
+from recorder.storage.inserts import SEAL_COLUMNS, message_insert
 from recorder.storage.rows import (
     INTERRUPTED,
     STREAMING,
@@ -77,6 +77,8 @@ class RowMerger:
             return
         values = [_values(row) for row in rows]
         insert = Insert(table, _NAMES[table.name], values, update)
+        if table is schema.messages:
+            insert = message_insert(rows)  # messages are never updated
         [stored] = await self._dialect.insert(self._connection, self._dialect.statements([insert]))
         if stored != len(rows):
             raise StoreError(f"Another program stores the same {table.name} at this moment; import again")

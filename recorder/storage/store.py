@@ -202,10 +202,15 @@ class SqlStore:
 
     async def _state(self, connection: AsyncConnection) -> State:
         given, writes = self.dialect.url.query, not self._read_only
-        return await connection.run_sync(opened_state, self.url, parameters=given, writes=writes)
+        found = await connection.run_sync(opened_state, self.url, parameters=given, writes=writes)
+        if writes and found == "current":
+            await self.dialect.look_for_index(connection)
+        return found
 
     async def _upgrade(self) -> None:
-        await (await self._transactions.connected()).run_sync(upgrade_connection)
+        connection = await self._transactions.connected()
+        await connection.run_sync(upgrade_connection)
+        await self._read(self.dialect.look_for_index)
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[AsyncConnection]:

@@ -104,6 +104,9 @@ class Dialect(Protocol):
     async def insert(self, connection: AsyncConnection, statements: Statements) -> list[int]:
         """Execute the statements; for each insert, the number of rows that were inserted or updated."""
 
+    async def look_for_index(self, connection: AsyncConnection) -> None:
+        """Find out whether the database can index messages for the search. Called when it is opened for writing."""
+
     async def lock_conversations(self, connection: AsyncConnection, conversations: Sequence[str]) -> None:
         """Lock these conversations until the transaction ends. Waits for another process that has locked one."""
 

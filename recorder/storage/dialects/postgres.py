@@ -151,6 +151,9 @@ class Postgres:
             counts = iter((await connection.exec_driver_sql(sql, tuple(parameters))).one())
         return [int(next(counts)) if each.rows else 0 for each in statements.inserts]
 
+    async def look_for_index(self, connection: AsyncConnection) -> None:
+        """Does nothing: each server can."""
+
     async def lock_conversations(self, connection: AsyncConnection, conversations: Sequence[str]) -> None:
         """Lock hashes of the conversations' ids, in sorted order. Goes on without the locks after `LOCK_WAIT` seconds.
 
