@@ -8,7 +8,7 @@ from typing import Any
 
 from recorder.core.json import dumps
 from recorder.storage import schema
-from recorder.storage.batch import Addition, Batch, RunSeal
+from recorder.storage.batch import MOST_INDEXED, Addition, Batch, RunSeal
 from recorder.storage.columns import names_of
 from recorder.storage.dialects import Insert
 from recorder.storage.rows import (
@@ -92,7 +92,9 @@ def rows_of(batch: Batch) -> list[Insert]:
 
 
 def message_insert(rows: Sequence[MessageRow]) -> Insert:
-    """An insert of messages with the words by which they are found."""
+    """An insert of messages, with the words by which they are found unless they are many."""
+    if len(rows) > MOST_INDEXED:
+        return Insert(messages, MessageRow._fields, rows)
     values = [(*row, words_of_row(row.role, row.content, row.parts)) for row in rows]
     return Insert(messages, (*MessageRow._fields, "words"), values)
 

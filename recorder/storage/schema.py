@@ -260,11 +260,12 @@ Index("messages_by_words", messages.c.words, postgresql_using="gin").ddl_if(dial
 #: messages are found first, and the index of `created_at` finds their rows. It holds neither texts nor positions. The
 #: words of messages of the same microsecond are in one row.
 MESSAGE_WORDS = "message_words"
-_CREATE_MESSAGE_WORDS: Any = DDL(  # type: ignore[no-untyped-call]
+CREATE_MESSAGE_WORDS = (
     f"CREATE VIRTUAL TABLE {MESSAGE_WORDS} "
     "USING fts5(words, content='', columnsize=0, detail=none, tokenize='ascii')"
 )
-event.listen(messages, "after_create", _CREATE_MESSAGE_WORDS.execute_if(dialect="sqlite"))
+_create_message_words: Any = DDL(CREATE_MESSAGE_WORDS)  # type: ignore[no-untyped-call]
+event.listen(messages, "after_create", _create_message_words.execute_if(dialect="sqlite"))
 
 #: Instructions and other messages that runs were sent and nobody said, each text of a conversation once.
 context_messages = Table("context_messages", metadata, *_columns(ContextMessageRow, "conversation_id", "id"))

@@ -32,6 +32,7 @@ from recorder.storage.pieces import statements_of
 from recorder.storage.rights import MissingRights, opened_state
 from recorder.storage.rows import INTERRUPTED, STREAMING, Producer, SegmentRow
 from recorder.storage.schema import Id, Time, producers, runs, segments
+from recorder.storage.search.fill import index_page
 from recorder.storage.statuses import IS_OPEN
 from recorder.storage.store_interface import Conflict, Empty, Moved, RunIdTaken
 from recorder.storage.transactions import Transactions
@@ -122,6 +123,13 @@ class SqlStore:
             orphaned = IS_OPEN, runs.c.producer_id.in_(gone)
             ended = update(runs).where(*orphaned).values(status=INTERRUPTED, ended_at=now)
             return (await connection.execute(ended)).rowcount
+
+    async def index_messages(self, count: int) -> int:
+        """Index at most `count` messages that are not indexed for the search yet; how many there were."""
+        if not self.dialect.has_index:
+            return 0
+        async with self.transaction() as connection:
+            return await connection.run_sync(index_page, count)
 
     async def rows(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """The rows of a user's query as dictionaries.

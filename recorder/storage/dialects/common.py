@@ -76,6 +76,8 @@ class Dialect(Protocol):
     name: str
     #: The factor by which statements may take longer than usual, over connections that are made from now on.
     patience: int
+    #: Whether messages can be indexed for the search.
+    has_index: bool
     #: A FROM item: the rows of the JSON list `:keys`, whose items are `[conversation_id, id, number]`; the
     #: last two may be missing or null.
     key_rows: str

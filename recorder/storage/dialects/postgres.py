@@ -78,6 +78,7 @@ class Postgres:
     name = "postgresql"
     #: Several programs, perhaps of different versions, may share it, so its operator decides when to upgrade.
     upgrades_itself = False
+    has_index = True
     key_rows = (
         "(SELECT value ->> 0 AS conversation_id, CAST(value ->> 1 AS uuid) AS id,"
         " CAST(value ->> 2 AS bigint) AS number FROM json_array_elements(CAST(:keys AS json)))"

@@ -122,7 +122,7 @@ class SQLite:
         self._sizes = Sizes(self.path)
         self._log_index = LogIndex(self.path)
         #: Whether the file has an index of the search, and SQLite can write it.
-        self._has_index = True
+        self.has_index = True
         #: Whether SQLite found damage.
         self._is_damaged = False
         #: Whether a read-only connection creates no file. SQLite creates the log and its index even for reading. Only
@@ -207,7 +207,7 @@ class SQLite:
         """
         calls: list[DriverCall] = []
         for place, each in enumerate(inserts):
-            stored, indexing = split_words(each, is_indexed=self._has_index)
+            stored, indexing = split_words(each, is_indexed=self.has_index)
             calls += (*_calls(stored, place), *(call._replace(place=len(inserts)) for call in indexing))
         return Statements(inserts, calls)
 
@@ -228,7 +228,7 @@ class SQLite:
 
     async def look_for_index(self, connection: AsyncConnection) -> None:
         """Find out whether messages can be indexed. If not, they are stored without it."""
-        self._has_index = has_fts5() and (await connection.exec_driver_sql(EXISTS)).first() is not None
+        self.has_index = has_fts5() and (await connection.exec_driver_sql(EXISTS)).first() is not None
 
     async def lock_conversations(self, connection: AsyncConnection, conversations: Sequence[str]) -> None:
         """Does nothing: each transaction begins with the file's only write lock."""
@@ -247,7 +247,7 @@ class SQLite:
         if isinstance(cause, UnsafeAfterFork):
             return "fatal"
         if getattr(cause, "sqlite_errorcode", 0) == CORRUPT_INDEX:
-            self._has_index = False  # messages are stored without it, which the search reports
+            self.has_index = False  # messages are stored without it, which the search reports
             return "transient"
         # The code comes first: a user's trigger may raise any message.
         if kind := _KINDS.get(getattr(cause, "sqlite_errorcode", 0) & 0xFF):

@@ -13,12 +13,14 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
+from recorder.core.clock import iso, parse_iso
 from recorder.storage.dialects.common import DriverCall, Insert
-from recorder.storage.schema import MESSAGE_WORDS, messages
+from recorder.storage.schema import CREATE_MESSAGE_WORDS, MESSAGE_WORDS, messages
 
 #: Says that a table of the index is damaged; the rest of the file is not. https://sqlite.org/rescode.html
 CORRUPT_INDEX = 267
 EXISTS = f"SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '{MESSAGE_WORDS}'"
+CREATE = CREATE_MESSAGE_WORDS
 REMOVE = f"INSERT INTO {MESSAGE_WORDS} ({MESSAGE_WORDS}, rowid, words) VALUES ('delete', ?, ?)"
 #: Merges the parts of the index. Words that were removed are in its bytes until then.
 MERGE = f"INSERT INTO {MESSAGE_WORDS} ({MESSAGE_WORDS}) VALUES ('optimize')"
@@ -50,6 +52,15 @@ def time_of(rowid: int) -> datetime:
     return _EPOCH + rowid * _MICROSECOND
 
 
+def stored_time(value: object) -> datetime | None:
+    """The time of a column if recorder wrote it; None for another form, by which a row is not found again."""
+    try:
+        found = parse_iso(value) if isinstance(value, str) else None
+        return found if found is not None and iso(found) == value else None
+    except (ValueError, OverflowError):
+        return None
+
+
 def add_calls(rows: Iterable[tuple[datetime, str]]) -> Iterator[DriverCall]:
     """What adds words to the index. Each row has the time of a message and its words."""
     # In the order of rowids: FTS5 writes a further part of its index for a rowid that is smaller than the last one.
@@ -67,6 +78,7 @@ def split_words(insert: Insert, *, is_indexed: bool) -> tuple[Insert, list[Drive
     if insert.table is not messages or "words" not in insert.columns:
         return insert, []
     place, time = insert.columns.index("words"), insert.columns.index("created_at")
+    is_indexed = is_indexed and all(row[place] is not None for row in insert.rows)
     mark = "" if is_indexed else None
     rows: Sequence[tuple[Any, ...]] = [(*row[:place], mark, *row[place + 1 :]) for row in insert.rows]
     calls = add_calls((row[time], row[place]) for row in insert.rows) if is_indexed else ()

@@ -27,6 +27,8 @@ Row = Mapping[str, Any]
 
 #: On SQLite, of a user with at most so many messages each of them is a candidate.
 _FEW = 2_000
+#: So many messages that are not indexed yet are candidates. If there are more, the search says that it is not complete.
+MOST_NOT_INDEXED = 500
 #: On Postgres, if the planner expects at most so many rows, all of them are read, else the newest messages by time.
 _EXPECTED = 3_000
 #: Of so many messages, the newest first, the words are compared without the index.
@@ -60,6 +62,20 @@ def place_of(row: Row) -> SearchPlace:
     return SearchPlace(str(row["created_at"]), row["conversation_id"], str(row["id"]))
 
 
+async def not_indexed(
+    store: SqlStore, wanted: ConversationFilter, after: SearchPlace | None
+) -> Sequence[Row] | None:
+    """The newest messages behind a place that are not indexed yet; None if they are too many to be compared."""
+    some = f"SELECT 1 FROM messages AS m WHERE m.words IS NULL LIMIT {MOST_NOT_INDEXED + 1}"
+    [row] = await store.rows(f"SELECT count(*) AS stored FROM ({some}) AS n")
+    if not 0 < row["stored"] <= MOST_NOT_INDEXED:
+        return None if row["stored"] else []
+    conditions, parameters = _conditions(store, wanted, after)
+    where = " AND ".join(("m.words IS NULL", *conditions[1:]))
+    sql = f"SELECT {_COLUMNS} FROM messages AS m WHERE {where} ORDER BY {_order(store)}"
+    return await store.rows(sql, parameters)
+
+
 async def candidates(
     store: SqlStore, query: SearchQuery, wanted: ConversationFilter, after: SearchPlace | None, count: int
 ) -> Candidates:
@@ -74,11 +90,22 @@ async def candidates(
     return await _on_postgres(store, query, wanted, after, count)
 
 
+def merged(found: Candidates, others: Sequence[Row], after: SearchPlace | None) -> Candidates:
+    """The candidates behind a place, with those of others that come before the next ones, in order."""
+    rows = [
+        row
+        for row in others
+        if (found.after is None or place_of(row) > found.after) and (after is None or place_of(row) < after)
+    ]
+    both = {row["id"]: row for row in (*found.rows, *rows)}
+    return Candidates(sorted(both.values(), key=place_of, reverse=True), found.after)
+
+
 def _conditions(
     store: SqlStore, wanted: ConversationFilter, after: SearchPlace | None
 ) -> tuple[list[str], dict[str, Any]]:
     """The conditions besides the words, and their parameters."""
-    binary = "" if store.dialect.name == "sqlite" else ' COLLATE "C"'
+    binary = _binary(store)
     conditions, parameters = ["m.words IS NOT NULL"], dict[str, Any]()
     if wanted.user is not None:
         conditions.append(_OF_USER)
@@ -99,6 +126,15 @@ def _conditions(
     return conditions, parameters
 
 
+def _order(store: SqlStore) -> str:
+    return f"m.created_at DESC, m.conversation_id{_binary(store)} DESC, m.id DESC"
+
+
+def _binary(store: SqlStore) -> str:
+    """What compares texts by their bytes, as SQLite does."""
+    return "" if store.dialect.name == "sqlite" else ' COLLATE "C"'
+
+
 # -- SQLite --------------------------------------------------------------------------------------------------
 
 
@@ -111,7 +147,7 @@ async def _on_sqlite(
             "run `recorder migrate` with a Python whose SQLite has it"
         )
     conditions, parameters = _conditions(store, wanted, after)
-    where, order = " AND ".join(conditions), "m.created_at DESC, m.conversation_id DESC, m.id DESC"
+    where, order = " AND ".join(conditions), _order(store)
     if wanted.user is not None and await _has_few(store, parameters["user"]):
         sql = f"SELECT {_COLUMNS} FROM messages AS m WHERE {where} ORDER BY {order} LIMIT :most"
         rows = await store.rows(sql, {**parameters, "most": count})
@@ -174,15 +210,16 @@ async def _on_postgres(
     parameters["words"] = " & ".join(f"'{word}'" for word in query.words)
     if await _expected(store, conditions, parameters) > _EXPECTED:
         for window in _WINDOWS:
-            rows = await store.rows(_newest_that_match(conditions, window), {**parameters, "most": count})
+            rows = await store.rows(
+                _newest_that_match(conditions, _order(store), window), {**parameters, "most": count}
+            )
             if len(rows) == count:
                 return Candidates(rows, place_of(rows[-1]))
-    rows = await store.rows(_all_that_match(conditions), {**parameters, "most": count})
+    rows = await store.rows(_all_that_match(conditions, _order(store)), {**parameters, "most": count})
     return Candidates(rows, place_of(rows[-1]) if len(rows) == count else None)
 
 
 _MATCH = "m.words @@ CAST(:words AS tsquery)"
-_ORDER = 'm.created_at DESC, m.conversation_id COLLATE "C" DESC, m.id DESC'
 
 
 async def _expected(store: SqlStore, conditions: Sequence[str], parameters: Mapping[str, Any]) -> float:
@@ -193,18 +230,18 @@ async def _expected(store: SqlStore, conditions: Sequence[str], parameters: Mapp
     return float((json_of(plan, "the plan") if isinstance(plan, str) else plan)[0]["Plan"]["Plan Rows"])
 
 
-def _newest_that_match(conditions: Sequence[str], window: int) -> str:
+def _newest_that_match(conditions: Sequence[str], order: str, window: int) -> str:
     times = [each for each in conditions if each is not _OF_USER]
     of_user = [each for each in conditions if each is _OF_USER]
     rows = f"SELECT {_COLUMNS}, m.words FROM messages AS m WHERE {' AND '.join(times)}"
-    newest = f"{rows} ORDER BY {_ORDER} LIMIT {window}"
+    newest = f"{rows} ORDER BY {order} LIMIT {window}"
     where = " AND ".join((_MATCH, *of_user))
-    return f"SELECT {_COLUMNS} FROM ({newest}) AS m WHERE {where} ORDER BY {_ORDER} LIMIT :most"
+    return f"SELECT {_COLUMNS} FROM ({newest}) AS m WHERE {where} ORDER BY {order} LIMIT :most"
 
 
-def _all_that_match(conditions: Sequence[str]) -> str:
+def _all_that_match(conditions: Sequence[str], order: str) -> str:
     where = " AND ".join((_MATCH, *conditions))
     return (
         f"WITH m AS MATERIALIZED (SELECT {_COLUMNS} FROM messages AS m WHERE {where}) "
-        f"SELECT {_COLUMNS} FROM m ORDER BY {_ORDER} LIMIT :most"
+        f"SELECT {_COLUMNS} FROM m ORDER BY {order} LIMIT :most"
     )

@@ -14,7 +14,7 @@ from recorder.core.json import dumps, loads
 from recorder.errors import ConfigError
 from recorder.storage.conversation_filter import ConversationFilter, matching_among
 from recorder.storage.schema import dashed
-from recorder.storage.search.candidates import Candidates, Row, SearchPlace, candidates, place_of
+from recorder.storage.search.candidates import Row, SearchPlace, candidates, merged, not_indexed, place_of
 from recorder.storage.search.hits import SearchHit, first_match, matches, snippet
 from recorder.storage.search.query import SearchQuery, parsed
 from recorder.storage.search.searched_text import MAX_TEXT, call_texts, own_text
@@ -34,8 +34,6 @@ SELECT m.conversation_id, m.id, m.parts
 FROM {keys} AS a JOIN messages AS m ON m.conversation_id = a.conversation_id AND m.id = a.id
 WHERE m.parts IS NOT NULL
 """
-_NOT_INDEXED = "SELECT 1 AS found FROM messages AS m WHERE m.words IS NULL LIMIT 1"
-
 #: Conversation and id of a message.
 _Key = tuple[str, str]
 
@@ -61,9 +59,10 @@ async def search_page(
     query, place = parsed(text), place_from(after)
     found: list[tuple[Row, SearchHit]] = []
     compared = 0
+    late = await not_indexed(store, wanted, place)
     while len(found) <= limit:
         count = min(_MOST_AT_ONCE, limit + 1 if compared == 0 else 4 * (limit + 1))
-        batch: Candidates = await candidates(store, query, wanted, place, count)
+        batch = merged(await candidates(store, query, wanted, place, count), late or (), place)
         found += await _hits(store, query, wanted, batch.rows)
         compared += max(len(batch.rows), 1)
         place = batch.after
@@ -71,10 +70,8 @@ async def search_page(
             break
     if len(found) > limit:
         place = place_of(found[limit - 1][0])
-    is_complete = not await store.rows(_NOT_INDEXED)
-    return SearchPage(
-        tuple(hit for _, hit in found[:limit]), None if place is None else cursor_of(place), is_complete
-    )
+    hits = tuple(hit for _, hit in found[:limit])
+    return SearchPage(hits, None if place is None else cursor_of(place), late is not None)
 
 
 async def _hits(
