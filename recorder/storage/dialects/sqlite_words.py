@@ -21,7 +21,7 @@ from recorder.storage.schema import CREATE_MESSAGE_WORDS, MESSAGE_WORDS, message
 CORRUPT_INDEX = 267
 EXISTS = f"SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '{MESSAGE_WORDS}'"
 CREATE = CREATE_MESSAGE_WORDS
-REMOVE = f"INSERT INTO {MESSAGE_WORDS} ({MESSAGE_WORDS}, rowid, words) VALUES ('delete', ?, ?)"
+REMOVE = f"INSERT INTO {MESSAGE_WORDS} ({MESSAGE_WORDS}, rowid, words) VALUES ('delete', :number, :words)"
 #: Merges the parts of the index. Words that were removed are in its bytes until then.
 MERGE = f"INSERT INTO {MESSAGE_WORDS} ({MESSAGE_WORDS}) VALUES ('optimize')"
 _ADD = f"INSERT INTO {MESSAGE_WORDS} (rowid, words) VALUES "

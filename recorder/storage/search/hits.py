@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, fields
+from typing import Any, Literal, NamedTuple
 
 from recorder.storage.search.query import SearchQuery
 from recorder.storage.search.segmentation import Span, canonical, original_span, without_encoded
@@ -44,6 +44,11 @@ class SearchHit:
     end: int | None
     #: The words around it. Joined they are a part of the text.
     snippet: tuple[SnippetPiece, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """It for JSON; each piece of the snippet has `text` and `match`."""
+        pieces = [{"text": text, "match": is_match} for text, is_match in self.snippet]
+        return {**{each.name: getattr(self, each.name) for each in fields(self)}, "snippet": pieces}
 
 
 def matches(query: SearchQuery, texts: Sequence[str]) -> bool:

@@ -6,13 +6,15 @@ import base64
 import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from recorder.core.clock import parse_iso
 from recorder.core.escaping import unescape
 from recorder.core.json import dumps, loads
 from recorder.errors import ConfigError
-from recorder.storage.conversation_filter import ConversationFilter, matching_among
+from recorder.storage.conversation_filter import ConversationFilter, from_options, matching_among
+from recorder.storage.reader import DatabaseReader
 from recorder.storage.schema import dashed
 from recorder.storage.search.candidates import Row, SearchPlace, candidates, merged, not_indexed, place_of
 from recorder.storage.search.hits import SearchHit, first_match, matches, snippet
@@ -22,6 +24,8 @@ from recorder.storage.store import SqlStore
 
 #: Candidates that are compared for one page. If there are more, the page ends there, and may have fewer hits.
 MOST_COMPARED = 2_000
+#: Hits of one page.
+MOST_HITS = 500
 #: Candidates of one query.
 _MOST_AT_ONCE = 500
 
@@ -49,6 +53,27 @@ class SearchPage:
     is_complete: bool
 
 
+def searched(
+    user: str | None, model: str | None, status: str | None, tag: str | None, since: str | datetime | None,
+    until: str | datetime | None, metadata: Sequence[str] = (), *, prefix: str = "",
+) -> ConversationFilter:  # fmt: skip
+    """The conditions of a search, as `conversation_filter.from_options`; times may be given as `datetime`."""
+    return from_options(status, user, model, tag, _text(since), _text(until), metadata, prefix=prefix)
+
+
+def _text(time: str | datetime | None) -> str | None:
+    if not isinstance(time, datetime):
+        return time
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).isoformat()
+
+
+async def search(
+    reader: DatabaseReader, text: str, wanted: ConversationFilter, limit: int, after: str | None = None
+) -> SearchPage:
+    """`search_page` for a reader."""
+    return await search_page(reader.store, text, wanted, limit, after)
+
+
 async def search_page(
     store: SqlStore, text: str, wanted: ConversationFilter, limit: int, after: str | None = None
 ) -> SearchPage:
@@ -56,6 +81,8 @@ async def search_page(
 
     Raises `ConfigError` for a query that is too long and a place that no page gave; `StoreError`.
     """
+    if not 1 <= limit <= MOST_HITS:
+        raise ConfigError(f"limit is {limit}; give a number from 1 to {MOST_HITS}")
     query, place = parsed(text), place_from(after)
     found: list[tuple[Row, SearchHit]] = []
     compared = 0
