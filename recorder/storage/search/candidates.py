@@ -55,6 +55,8 @@ class Candidates:
     rows: Sequence[Row]
     #: Where the next ones begin; None if there are no more.
     after: SearchPlace | None
+    #: Rows of the index that were read besides.
+    index_rows: int = 0
 
 
 def place_of(row: Row) -> SearchPlace:
@@ -98,7 +100,7 @@ def merged(found: Candidates, others: Sequence[Row], after: SearchPlace | None) 
         if (found.after is None or place_of(row) > found.after) and (after is None or place_of(row) < after)
     ]
     both = {row["id"]: row for row in (*found.rows, *rows)}
-    return Candidates(sorted(both.values(), key=place_of, reverse=True), found.after)
+    return Candidates(sorted(both.values(), key=place_of, reverse=True), found.after, found.index_rows)
 
 
 def _conditions(
@@ -161,8 +163,8 @@ async def _on_sqlite(
     )
     rows = await store.rows(sql, {**parameters, "times": dumps(rowids), "most": most})
     if len(rows) == most:
-        return Candidates(rows, place_of(rows[-1]))
-    return Candidates(rows, SearchPlace(rowids[-1]) if len(rowids) == most else None)
+        return Candidates(rows, place_of(rows[-1]), len(rowids))
+    return Candidates(rows, SearchPlace(rowids[-1]) if len(rowids) == most else None, len(rowids))
 
 
 async def _rowids(

@@ -24,6 +24,8 @@ from recorder.storage.store import SqlStore
 
 #: Candidates that are compared for one page. If there are more, the page ends there, and may have fewer hits.
 MOST_COMPARED = 2_000
+#: So many rows of the index take as long as one comparison.
+_INDEX_ROWS = 10
 #: Hits of one page.
 MOST_HITS = 500
 #: Candidates of one query.
@@ -91,7 +93,7 @@ async def search_page(
         count = min(_MOST_AT_ONCE, limit + 1 if compared == 0 else 4 * (limit + 1))
         batch = merged(await candidates(store, query, wanted, place, count), late or (), place)
         found += await _hits(store, query, wanted, batch.rows)
-        compared += max(len(batch.rows), 1)
+        compared += max(len(batch.rows), batch.index_rows // _INDEX_ROWS, 1)
         place = batch.after
         if place is None or compared >= MOST_COMPARED:
             break
