@@ -46,23 +46,22 @@ _QUERIES = {
     "a rare word of one user": ("w1500", True),
 }
 _ROWS_POSTGRES = f"""
-INSERT INTO messages (conversation_id, id, position, role, content, created_at)
+INSERT INTO messages (conversation_id, id, position, role, content, created_at, words)
 SELECT 'c' || n / {_MESSAGES}, ('01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, n % {_MESSAGES}, 'user',
-    t.words || CASE WHEN n % 333333 = 100 THEN ' needle' ELSE '' END, to_timestamp(1700000000 + n)
-FROM generate_series(0, {{count}} - 1) AS s(n) CROSS JOIN LATERAL (
-    SELECT string_agg('w' || floor(exp(random() * ln({_VOCABULARY})))::int, ' ') AS words
+    t.words, to_timestamp(1700000000 + n), strip(to_tsvector('simple', t.words))
+FROM generate_series({{first}}, {{last}}) AS s(n) CROSS JOIN LATERAL (
+    SELECT string_agg('w' || floor(exp(random() * ln({_VOCABULARY})))::int, ' ')
+        || CASE WHEN n % 333333 = 100 THEN ' needle' ELSE '' END AS words
     FROM generate_series(1, {_LENGTH}) WHERE n = n) AS t
 """
-_FILL_POSTGRES = (
-    "DROP INDEX messages_by_words, messages_without_words",
-    _ROWS_POSTGRES,
-    "UPDATE messages SET words = strip(to_tsvector('simple', content))",
+_INDEX_POSTGRES = (
     "CREATE INDEX messages_by_words ON messages USING gin (words)",
-    "CREATE INDEX messages_without_words ON messages (created_at) WHERE words IS NULL",
     f"""INSERT INTO conversations (id, user_id, created_at)
     SELECT 'c' || n, 'u' || n / {_CONVERSATIONS}, now() FROM generate_series(0, {{count}} / {_MESSAGES} - 1) AS s(n)""",
     "VACUUM ANALYZE",
 )  # fmt: skip
+#: Rows of one statement.
+_AT_ONCE = 50_000
 _BYTES = {
     "sqlite": "SELECT sum(length(block)) AS bytes FROM message_words_data",
     "postgres": "SELECT pg_relation_size('messages_by_words') + sum(pg_column_size(words)) AS bytes FROM messages",
@@ -155,7 +154,10 @@ async def _timed(store: Any, kind: str, count: int) -> Measured:
 
 def _fill(kind: str, url: str, count: int) -> None:
     if kind == "postgres":
-        for statement in _FILL_POSTGRES:
+        postgres.fetch(url, "DROP INDEX messages_by_words")
+        for first in range(0, count, _AT_ONCE):
+            postgres.fetch(url, _ROWS_POSTGRES.format(first=first, last=min(count, first + _AT_ONCE) - 1))
+        for statement in _INDEX_POSTGRES:
             postgres.fetch(url, statement.format(count=count))
         return
     migrate.upgrade(url)

@@ -7,7 +7,6 @@ import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
 
 from recorder.core.clock import parse_iso
 from recorder.core.escaping import unescape
@@ -32,7 +31,8 @@ MOST_HITS = 500
 _MOST_AT_ONCE = 500
 
 _TEXTS = """
-SELECT m.conversation_id, m.id, substr(m.content, 1, {most}) AS content
+SELECT m.conversation_id, m.id, substr(m.content, 1, {most}) AS content,
+    CASE WHEN m.parts IS NULL THEN 0 ELSE 1 END AS has_parts
 FROM {keys} AS a JOIN messages AS m ON m.conversation_id = a.conversation_id AND m.id = a.id
 """
 _PARTS = """
@@ -87,10 +87,11 @@ async def search_page(
         raise ConfigError(f"limit is {limit}; give a number from 1 to {MOST_HITS}")
     query, place = parsed(text), place_from(after)
     found: list[tuple[Row, SearchHit]] = []
-    compared = 0
+    compared, growth = 0, 1
     late = await not_indexed(store, wanted, place)
     while len(found) <= limit:
-        count = min(_MOST_AT_ONCE, limit + 1 if compared == 0 else 4 * (limit + 1))
+        count = min(_MOST_AT_ONCE, (limit + 1) * growth)
+        growth *= 4
         batch = merged(await candidates(store, query, wanted, place, count), late or (), place)
         found += await _hits(store, query, wanted, batch.rows)
         compared += max(len(batch.rows), batch.index_rows // _INDEX_ROWS, 1)
@@ -110,18 +111,17 @@ async def _hits(
     rows = await _of_matching_conversations(store, wanted, rows)
     if not rows:
         return []
-    contents = await _column(store, _TEXTS, "content", rows)
-    own = {
-        key: own_text(str(row["role"]), str(contents[key])) for row in rows if (key := _key(row)) in contents
-    }
-    rest = [row for row in rows if (text := own.get(_key(row))) is not None and not matches(query, [text])]
-    parts = await _column(store, _PARTS, "parts", rest) if rest else {}
+    contents = await _columns(store, _TEXTS, rows)
+    rows = [row for row in rows if _key(row) in contents]  # others were deleted meanwhile
+    own = {_key(row): own_text(str(row["role"]), str(contents[_key(row)]["content"])) for row in rows}
+    rest = {key for key, text in own.items() if not matches(query, [text])}
+    with_parts = [row for row in rows if _key(row) in rest and contents[_key(row)]["has_parts"]]
+    parts = await _columns(store, _PARTS, with_parts) if with_parts else {}
     found: list[tuple[Row, SearchHit]] = []
     for row in rows:
-        if (text := own.get(_key(row))) is None:
-            continue  # it was deleted meanwhile
-        calls = call_texts(parts.get(_key(row)))
-        if row not in rest or (calls and matches(query, [text, *calls])):
+        key, text = _key(row), own[_key(row)]
+        calls = call_texts(parts[key]["parts"]) if key in parts else []
+        if key not in rest or (calls and matches(query, [text, *calls])):
             found.append((row, _hit(query, row, text, calls)))
     return found
 
@@ -156,10 +156,10 @@ def _hit(query: SearchQuery, row: Row, text: str, calls: Sequence[str]) -> Searc
     )
 
 
-async def _column(store: SqlStore, sql: str, name: str, rows: Sequence[Row]) -> dict[_Key, Any]:
+async def _columns(store: SqlStore, sql: str, rows: Sequence[Row]) -> dict[_Key, Row]:
     statement = sql.format(keys=store.dialect.key_rows, most=MAX_TEXT)
     found = await store.rows(statement, {"keys": dumps([_key(row) for row in rows])})
-    return {_key(row): row[name] for row in found}
+    return {_key(row): row for row in found}
 
 
 def _key(row: Row) -> _Key:
