@@ -23,12 +23,12 @@ from recorder.storage.store import SqlStore
 
 #: Candidates that are compared for one page. If there are more, the page ends there, and may have fewer hits.
 MOST_COMPARED = 2_000
-#: So many rows of the index take as long as one comparison.
-_INDEX_ROWS = 10
+#: So many characters, and so many rows of the index, count as one more comparison.
+_CHARACTERS, _INDEX_ROWS = 2_000, 10
 #: Hits of one page.
 MOST_HITS = 500
 #: Candidates of one query.
-_MOST_AT_ONCE = 500
+_MOST_AT_ONCE = 200
 
 _TEXTS = """
 SELECT m.conversation_id, m.id, substr(m.content, 1, {most}) AS content,
@@ -93,24 +93,25 @@ async def search_page(
         count = min(_MOST_AT_ONCE, (limit + 1) * growth)
         growth *= 4
         batch = merged(await candidates(store, query, wanted, place, count), late or (), place)
-        found += await _hits(store, query, wanted, batch.rows)
-        compared += max(len(batch.rows), batch.index_rows // _INDEX_ROWS, 1)
+        hits, characters = await _hits(store, query, wanted, batch.rows)
+        found += hits
+        compared += max(len(batch.rows) + characters // _CHARACTERS, batch.index_rows // _INDEX_ROWS, 1)
         place = batch.after
         if place is None or compared >= MOST_COMPARED:
             break
     if len(found) > limit:
         place = place_of(found[limit - 1][0])
-    hits = tuple(hit for _, hit in found[:limit])
-    return SearchPage(hits, None if place is None else cursor_of(place), late is not None)
+    shown = tuple(hit for _, hit in found[:limit])
+    return SearchPage(shown, None if place is None else cursor_of(place), late is not None)
 
 
 async def _hits(
     store: SqlStore, query: SearchQuery, wanted: ConversationFilter, rows: Sequence[Row]
-) -> list[tuple[Row, SearchHit]]:
-    """The candidates that match."""
+) -> tuple[list[tuple[Row, SearchHit]], int]:
+    """The candidates that match, and how many characters were compared."""
     rows = await _of_matching_conversations(store, wanted, rows)
     if not rows:
-        return []
+        return [], 0
     contents = await _columns(store, _TEXTS, rows)
     rows = [row for row in rows if _key(row) in contents]  # others were deleted meanwhile
     own = {_key(row): own_text(str(row["role"]), str(contents[_key(row)]["content"])) for row in rows}
@@ -123,7 +124,7 @@ async def _hits(
         calls = call_texts(parts[key]["parts"]) if key in parts else []
         if key not in rest or (calls and matches(query, [text, *calls])):
             found.append((row, _hit(query, row, text, calls)))
-    return found
+    return found, sum(map(len, own.values()))
 
 
 async def _of_matching_conversations(
