@@ -32,10 +32,10 @@ _FEW = 1_000
 _IDS_A_QUERY = 1_000
 _COUNT = "SELECT count(*) AS stored FROM (SELECT 1 FROM conversations LIMIT :most) AS c"
 _MESSAGES, _RUNS = ("messages", "created_at"), ("runs", "started_at")
-#: A page of the rows of conversations that are not among the keys.
+#: A page of the rows of conversations that are not among the keys. With EXISTS, Postgres would read all conversations.
 _OTHERS = """
 SELECT s.conversation_id AS id, s.{time} AS at,
-    EXISTS (SELECT 1 FROM conversations AS c WHERE c.id = s.conversation_id) AS known
+    (SELECT 1 FROM conversations AS c WHERE c.id = s.conversation_id) AS known
 FROM {table} AS s
 WHERE s.conversation_id NOT IN (SELECT a.conversation_id FROM {keys} AS a) {and_not_newer}
 ORDER BY s.{time} DESC LIMIT :read

@@ -22,6 +22,7 @@ from recorder.core.trampoline import Trampoline
 from recorder.errors import ConfigError, RecorderError, SchemaError, StoreError
 from recorder.storage.batch import Batch, Part
 from recorder.storage.conversation_owners import ConversationOwners, Key
+from recorder.storage.damaged_index import stored_without_damaged_index
 from recorder.storage.dialects import Damage, Statements, Watch, dialect_of, masked, open_error, parse_url
 from recorder.storage.failures import Failure
 from recorder.storage.inserts import inserts_of
@@ -32,6 +33,7 @@ from recorder.storage.pieces import statements_of
 from recorder.storage.rights import MissingRights, opened_state
 from recorder.storage.rows import INTERRUPTED, STREAMING, Producer, SegmentRow
 from recorder.storage.schema import Id, Time, producers, runs, segments
+from recorder.storage.search.fill import index_page
 from recorder.storage.statuses import IS_OPEN
 from recorder.storage.store_interface import Conflict, Empty, Moved, RunIdTaken
 from recorder.storage.transactions import Transactions
@@ -93,13 +95,7 @@ class SqlStore:
             await self._try(rows_to_try(batch.producer, batch.trial_bytes))
             return
         added = [each.conversation_id for each in batch.additions if each.added and not each.threaded]
-        if not added:
-            checked = await self._thread_and_insert(batch)
-        else:
-            await self._reopen_if_moved()
-            # Without a lock two processes could add below the same message and so make a branch by accident.
-            async with self._transactions.locking(added):
-                checked = await self._thread_and_insert(batch)
+        checked = await stored_without_damaged_index(self.dialect, partial(self._append, batch, added))
         self._owners.remember(checked)  # only now: the transaction is committed
         self._last = batch.producer
         self.dialect.look()
@@ -122,6 +118,13 @@ class SqlStore:
             orphaned = IS_OPEN, runs.c.producer_id.in_(gone)
             ended = update(runs).where(*orphaned).values(status=INTERRUPTED, ended_at=now)
             return (await connection.execute(ended)).rowcount
+
+    async def index_messages(self, count: int) -> int:
+        """Index at most `count` messages that are not indexed for the search yet; how many there were."""
+        if not self.dialect.has_index:
+            return 0
+        async with self.transaction() as connection:
+            return await connection.run_sync(index_page, count)
 
     async def rows(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """The rows of a user's query as dictionaries.
@@ -202,10 +205,15 @@ class SqlStore:
 
     async def _state(self, connection: AsyncConnection) -> State:
         given, writes = self.dialect.url.query, not self._read_only
-        return await connection.run_sync(opened_state, self.url, parameters=given, writes=writes)
+        found = await connection.run_sync(opened_state, self.url, parameters=given, writes=writes)
+        if writes and found == "current":
+            await self.dialect.look_for_index(connection)
+        return found
 
     async def _upgrade(self) -> None:
-        await (await self._transactions.connected()).run_sync(upgrade_connection)
+        connection = await self._transactions.connected()
+        await connection.run_sync(upgrade_connection)
+        await self._read(self.dialect.look_for_index)
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[AsyncConnection]:
@@ -218,6 +226,15 @@ class SqlStore:
         except Exception as error:
             self.dialect.look(error)
             raise
+
+    async def _append(self, batch: Batch, added: Sequence[str]) -> list[Key]:
+        """Returns what `_insert` returns. `added` are the conversations to which messages are added."""
+        if not added:
+            return await self._thread_and_insert(batch)
+        await self._reopen_if_moved()
+        # Without a lock two processes could add below the same message and so make a branch by accident.
+        async with self._transactions.locking(added):
+            return await self._thread_and_insert(batch)
 
     async def _thread_and_insert(self, batch: Batch) -> list[Key]:
         """Thread the messages and insert all rows. Returns what `_insert` returns."""
