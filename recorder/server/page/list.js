@@ -1,0 +1,221 @@
+// The list of conversations with its filters, and the hits of a search.
+
+import { Problem, get, query } from "./api.js";
+import { arrange, byId, el, failure, line, notice } from "./dom.js";
+import { plural, when } from "./format.js";
+import { badge } from "./message.js";
+import { FILTERS, address } from "./place.js";
+
+const PAGE = 50;
+
+export class ConversationList {
+  /** `onFilters` is called when the reader changes a filter. */
+  constructor(root, form, onFilters) {
+    this.root = root;
+    this.form = form;
+    this.filters = Object.fromEntries(FILTERS.map((name) => [name, ""]));
+    this.open = null;
+    this.rows = el("ol", { class: "rows" });
+    this.more = el("button", { type: "button", class: "more", onclick: () => this.next() }, "More");
+    new IntersectionObserver((seen) => seen.some((each) => each.isIntersecting) && this.next()).observe(this.more);
+    this.forget();
+    this.watch(onFilters);
+  }
+
+  /** Show what matches these filters. */
+  async show(filters) {
+    if (this.loaded && FILTERS.every((name) => filters[name] === this.filters[name])) return;
+    this.filters = filters;
+    this.fillForm();
+    this.forget();
+    await this.load();
+  }
+
+  /** Mark a conversation as the one that is open. */
+  mark(id) {
+    this.open = id;
+    for (const { id: each, node } of this.nodes.values()) mark(node, each === id);
+  }
+
+  /** The row of a conversation, if it is among those that were read. */
+  row(id) {
+    return this.items.find((item) => item.id === id) ?? null;
+  }
+
+  /** Read the first page again. A search is not repeated. Throws `Problem`. */
+  async refresh() {
+    if (!this.loaded || this.loading !== null || this.isSearch) return;
+    const page = await get(`conversations?${this.parameters(null)}`);
+    if (this.loading !== null) return;
+    const read = new Set(page.conversations.map((item) => item.id));
+    const behind = page.next === null ? [] : this.items.filter((item) => !read.has(item.id));
+    if (behind.length === 0) this.cursor = page.next;
+    this.items = [...page.conversations, ...behind];
+    this.draw();
+  }
+
+  /** Move the focus by so many rows. */
+  move(by) {
+    const links = [...this.rows.querySelectorAll("a")];
+    const current = links.findIndex((link) => link === document.activeElement);
+    const open = links.findIndex((link) => link.getAttribute("aria-current") === "true");
+    const place = current >= 0 ? current + by : Math.max(open, 0);
+    links[Math.min(Math.max(place, 0), links.length - 1)]?.focus();
+  }
+
+  get isSearch() {
+    return this.filters.q !== "";
+  }
+
+  forget() {
+    this.loading?.abort();
+    this.loading = this.cursor = null;
+    this.items = [];
+    this.nodes = new Map();
+    this.loaded = false;
+  }
+
+  async next() {
+    if (this.cursor !== null && this.loading === null) await this.load();
+  }
+
+  async load() {
+    const loading = (this.loading = new AbortController());
+    this.root.setAttribute("aria-busy", "true");
+    try {
+      const page = await this.page(loading.signal);
+      if (this.loading !== loading) return;
+      this.items.push(...page.items);
+      this.cursor = page.next;
+      this.loaded = true;
+      this.draw();
+    } catch (problem) {
+      if (this.loading === loading) this.fail(problem);
+    } finally {
+      if (this.loading === loading) {
+        this.loading = null;
+        this.root.setAttribute("aria-busy", "false");
+      }
+    }
+  }
+
+  async page(signal) {
+    if (!this.isSearch) {
+      const found = await get(`conversations?${this.parameters(this.cursor)}`, { signal });
+      return { items: found.conversations, next: found.next };
+    }
+    const found = await get(`search?${this.parameters(this.cursor)}`, { signal });
+    return { items: found.hits, next: found.next };
+  }
+
+  parameters(after) {
+    return query({ ...this.filters, limit: PAGE, after });
+  }
+
+  fail(problem) {
+    if (!(problem instanceof Problem)) throw problem;
+    this.rows.remove();
+    this.root.replaceChildren(failure(problem, () => this.load()));
+  }
+
+  draw() {
+    if (this.items.length === 0) {
+      this.root.replaceChildren(this.empty());
+      return;
+    }
+    const known = this.nodes;
+    this.nodes = new Map();
+    const nodes = this.items.map((item, place) => this.node(item, place, known));
+    arrange(this.rows, nodes);
+    arrange(this.root, this.cursor === null ? [this.rows] : [this.rows, this.more]);
+  }
+
+  /** The element of a row, which stays the same element while the row does. */
+  node(item, place, known) {
+    const key = this.isSearch ? place : item.id;
+    const id = this.isSearch ? item.conversation : item.id;
+    const state = JSON.stringify(item);
+    const before = known.get(key);
+    const node = before?.state === state ? before.node : el("li", {}, this.isSearch ? this.hit(item) : this.link(item));
+    mark(node, id === this.open);
+    this.nodes.set(key, { id, state, node });
+    return node;
+  }
+
+  link(item) {
+    return el(
+      "a",
+      { href: address({ conversation: item.id, filters: this.filters }) },
+      el("span", { class: "title" }, line(item.title || item.opening || item.id)),
+      el(
+        "span",
+        { class: "facts" },
+        item.status && item.status !== "complete" && badge(item.status),
+        el("span", {}, plural(item.messages, "message")),
+        el("span", {}, plural(item.runs, "run")),
+        when(item.last_at),
+      ),
+    );
+  }
+
+  hit(item) {
+    const target = { conversation: item.conversation, message: item.message ?? item.run, filters: this.filters };
+    const snippet = (item.snippet ?? []).map(({ text, hit }) => (hit ? el("mark", {}, text) : text));
+    return el(
+      "a",
+      { href: address(target) },
+      el("span", { class: "snippet", dir: "auto" }, ...snippet),
+      el("span", { class: "facts" }, el("span", {}, line(item.role)), el("span", { class: "id" }, line(item.conversation)), when(item.at)),
+    );
+  }
+
+  empty() {
+    if (FILTERS.some((name) => this.filters[name] !== "")) {
+      const clear = el("button", { type: "button", onclick: () => this.clearFilters() }, "Clear the filters");
+      const found = this.isSearch ? "No message matches" : "No conversation matches";
+      return notice(found, el("p", {}, "Try other words, or fewer filters. User and model are compared as a whole."), clear);
+    }
+    return notice(
+      "Nothing is recorded yet",
+      el("p", {}, "Attach recorder to the client that your program has:"),
+      el("pre", {}, "from recorder import (\n  ChatHistoryCallback, attach)\n\nhistory = ChatHistoryCallback(url)\nattach(client, callbacks=[history])"),
+      el("p", {}, "Or run ", el("code", {}, "recorder demo"), ", which needs no key. This list looks for new conversations by itself."),
+    );
+  }
+
+  // -- the form -----------------------------------------------------------------------------------------
+
+  watch(onFilters) {
+    let timer = null;
+    const change = () => {
+      clearTimeout(timer);
+      onFilters(Object.fromEntries(FILTERS.map((name) => [name, this.form.elements[name].value.trim()])));
+    };
+    this.form.addEventListener("submit", (event) => (event.preventDefault(), change()));
+    this.form.addEventListener("change", change);
+    this.form.addEventListener("input", () => {
+      clearTimeout(timer);
+      timer = setTimeout(change, 250);
+    });
+  }
+
+  fillForm() {
+    for (const name of FILTERS) {
+      const field = this.form.elements[name];
+      if (field.value.trim() !== this.filters[name]) field.value = this.filters[name];
+    }
+    const used = FILTERS.filter((name) => name !== "q" && this.filters[name] !== "").length;
+    byId("filter-count").textContent = used ? ` (${used})` : "";
+    if (used) byId("more-filters").open = true;
+  }
+
+  clearFilters() {
+    this.form.reset();
+    this.form.requestSubmit();
+    this.form.elements.q.focus();
+  }
+}
+
+function mark(node, isOpen) {
+  node.firstChild.setAttribute("aria-current", String(isOpen));
+}

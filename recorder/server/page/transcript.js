@@ -1,0 +1,326 @@
+// One conversation: the branch that was chosen, a run that streams, and a replay of one that has ended.
+// A player and charts of a run belong here too, each as a module of its own.
+
+import { get, part } from "./api.js";
+import { arrange, block, el, failure, line, notice } from "./dom.js";
+import { Stream } from "./follow.js";
+import { plural, when } from "./format.js";
+import { messageNode } from "./message.js";
+import { TypedAnswer } from "./typed.js";
+
+/** At first so many messages of a branch are shown, the newest ones, and so many more with each step. */
+const SHOWN = 200;
+/** How near to its end (px) a transcript must be scrolled to follow a text that grows. */
+const NEAR = 80;
+const SPEEDS = [0.5, 1, 2, 4, 10, 50];
+const PAUSES = [["", "as recorded"], ["0.2", "0.2 s"], ["1", "1 s"], ["5", "5 s"]];
+
+export class Transcript {
+  constructor(root, { onBack, onChoose }) {
+    this.root = root;
+    this.actions = { onBack, onChoose };
+    this.clear();
+  }
+
+  /** Show that no conversation is chosen. */
+  clear() {
+    this.leave();
+    this.id = null;
+    this.root.replaceChildren(
+      notice("No conversation is open", el("p", {}, "Choose one from the list, or search for what was said.")),
+    );
+    document.title = "recorder";
+  }
+
+  /** Show a conversation, at one of its messages or runs if one is given. */
+  async open(id, target = null) {
+    if (id === this.id && this.stored !== null) {
+      if (target !== this.target) this.show(target);
+      return;
+    }
+    this.leave();
+    this.id = id;
+    this.root.replaceChildren(el("p", { class: "faint loading" }, "Loading"));
+    await this.load(() => this.show(target));
+  }
+
+  /** Read the conversation again, and show what is new. */
+  async reload() {
+    if (this.id !== null) await this.load(() => this.draw());
+  }
+
+  leave() {
+    this.closeStream();
+    this.loading?.abort();
+    this.loading = this.stored = this.target = null;
+    this.nodes = new Map();
+    this.chosen = new Map();
+    this.shown = SHOWN;
+  }
+
+  async load(then) {
+    this.loading?.abort();
+    const { signal } = (this.loading = new AbortController());
+    try {
+      const found = await get(`conversations/${part(this.id)}`, { signal });
+      if (signal.aborted) return;
+      const isNew = JSON.stringify(found) !== JSON.stringify(this.stored);
+      this.stored = found;
+      if (isNew) then();
+    } catch (problem) {
+      if (signal.aborted) return;
+      if (this.stored === null) this.root.replaceChildren(this.back(), failure(problem, () => this.load(then)));
+    }
+  }
+
+  /** Choose the branch of a message or run, the newest one without, and draw it. */
+  show(target) {
+    this.target = target;
+    this.chosen = new Map();
+    const { messages } = this.stored;
+    const found = messages.find((row) => target !== null && (row.message_id === target || row.run_id === target));
+    this.choose(found ?? newest(messages));
+    this.draw();
+    const isLive = this.live !== null;
+    if (found) this.reveal(found);
+    else this.root.scrollTop = isLive ? this.root.scrollHeight : 0;
+  }
+
+  /** The path to a message becomes the chosen one. */
+  choose(row) {
+    const byId = new Map(this.stored.messages.map((each) => [each.message_id, each]));
+    for (const seen = new Set(); row && !seen.has(row); row = byId.get(row.parent_id)) {
+      seen.add(row);
+      this.chosen.set(parentOf(row, byId), row);
+    }
+  }
+
+  reveal(row) {
+    const node = this.nodes.get(keyOf(row))?.node;
+    node?.scrollIntoView({ block: "center" });
+    node?.classList.add("found");
+  }
+
+  draw() {
+    const path = this.path();
+    this.runs = new Map(this.stored.runs.map((run) => [run.id, run]));
+    this.toolNames = toolNames(this.stored.messages);
+    const hidden = Math.max(0, path.length - this.shown);
+    const known = this.nodes;
+    this.nodes = new Map();
+    const nodes = path.slice(hidden).map((step) => this.node(step, known));
+    const content = el("div", { class: "messages" });
+    arrange(this.root, [this.back(), this.header(), hidden > 0 && this.earlier(hidden), content].filter(Boolean));
+    content.append(...nodes);
+    document.title = `${titleOf(this.stored)} – recorder`;
+    this.followLive(path.at(-1)?.row);
+  }
+
+  /** The chosen branch: rows with their siblings. */
+  path() {
+    const rows = this.stored.messages;
+    const byId = new Map(rows.map((each) => [each.message_id, each]));
+    const children = new Map();
+    for (const row of rows) {
+      const parent = parentOf(row, byId);
+      if (!children.has(parent)) children.set(parent, []);
+      children.get(parent).push(row);
+    }
+    const steps = [];
+    let siblings = children.get(null) ?? [];
+    for (const seen = new Set(); siblings.length > 0; ) {
+      const chosen = this.chosen.get(parentOf(siblings[0], byId));
+      const row = siblings.find((each) => keyOf(each) === keyOf(chosen ?? {})) ?? newest(siblings);
+      if (seen.has(keyOf(row))) break;
+      seen.add(keyOf(row));
+      steps.push({ row, siblings });
+      siblings = row.message_id === null ? [] : (children.get(row.message_id) ?? []);
+    }
+    return steps;
+  }
+
+  /** The element of one step. It stays the same element while nothing of it changes, so a replay goes on. */
+  node({ row, siblings }, known) {
+    const run = this.runs.get(row.run_id) ?? null;
+    const isLive = row.status === "streaming";
+    const state = JSON.stringify([isLive ? [row.run_id, row.status] : [row, run], siblings.map(keyOf)]);
+    const before = known.get(keyOf(row));
+    const node =
+      before?.state === state
+        ? before.node
+        : messageNode(row, {
+            run: row.role === "assistant" || row.message_id === null ? run : null,
+            toolNames: this.toolNames,
+            branches: siblings.length > 1 ? this.branches(row, siblings) : null,
+            onReplay: (chosen) => this.replay(chosen, node),
+          });
+    this.nodes.set(keyOf(row), { state, node });
+    return node;
+  }
+
+  branches(row, siblings) {
+    const place = siblings.findIndex((each) => keyOf(each) === keyOf(row));
+    const step = (by, text, name) =>
+      el("button", { type: "button", "aria-label": name, disabled: !siblings[place + by], onclick: () => this.turn(siblings[place + by]) }, text);
+    return el(
+      "span",
+      { class: "branches", role: "group", "aria-label": "Branches" },
+      step(-1, "‹", "The branch before"),
+      `${place + 1} of ${siblings.length}`,
+      step(1, "›", "The next branch"),
+    );
+  }
+
+  turn(row) {
+    this.choose(row);
+    this.draw();
+    const node = this.nodes.get(keyOf(row)).node;
+    node.querySelector(".branches button:not(:disabled)")?.focus();
+  }
+
+  back() {
+    return el("a", { class: "back", href: this.actions.onBack() }, "‹ Conversations");
+  }
+
+  header() {
+    const { id, user_id: user, tags, metadata, instructions, created_at: created, runs } = this.stored;
+    const facts = [
+      el("span", { class: "id" }, line(id)),
+      user && el("span", {}, "user ", line(user)),
+      el("span", {}, "began ", when(created)),
+      el("span", {}, plural(runs.length, "run")),
+      ...(tags ?? []).map((tag) => el("span", { class: "tag" }, line(tag))),
+    ];
+    return el(
+      "header",
+      { class: "about" },
+      el("h2", {}, line(titleOf(this.stored))),
+      el("p", { class: "facts" }, ...facts.filter(Boolean)),
+      metadata && folded("Metadata", block(JSON.stringify(metadata, null, 2), { class: "text code" })),
+      instructions.length > 0 && folded("Instructions", ...instructions.map((each) => block(each.content ?? ""))),
+    );
+  }
+
+  earlier(hidden) {
+    const more = () => {
+      this.shown += SHOWN;
+      this.draw();
+    };
+    return el("button", { type: "button", class: "earlier", onclick: more }, `Show ${plural(Math.min(hidden, SHOWN), "earlier message")}`);
+  }
+
+  // -- streams: one a page ------------------------------------------------------------------------------
+
+  /** Follow the run at the end of the branch while it streams. */
+  followLive(row) {
+    const run = row?.status === "streaming" ? row.run_id : null;
+    if (this.stream !== null && (this.replayed !== null || this.live === run)) return;
+    this.closeStream();
+    if (run === null) return;
+    this.live = run;
+    this.type(run, this.nodes.get(keyOf(row)).node, {}, () => {
+      this.closeStream();
+      this.reload();
+    });
+  }
+
+  /** Type a run again that has ended. */
+  replay(run, article) {
+    this.closeStream();
+    const controls = this.controls(() => {
+      this.closeStream();
+      this.draw();
+    });
+    this.replayed = { article, controls: controls.node };
+    article.querySelector("footer.run").before(controls.node);
+    this.type(run.id, article, controls.pace(), () => controls.state("ended"), controls);
+    controls.onPace(() => this.stream?.setPace(controls.pace()));
+    controls.focus();
+  }
+
+  /** Let the tokens of a run take the place of an article's text. */
+  type(run, article, pace, onEnd, controls = null) {
+    const answer = new TypedAnswer();
+    const stored = article.querySelector(".body");
+    const state = controls?.state ?? ((word) => article.setAttribute("data-connection", word));
+    const put = () => {
+      if (answer.node.isConnected) return;
+      stored.hidden = true;
+      stored.after(answer.node);
+    };
+    if (controls !== null) put();
+    this.restore = () => {
+      answer.node.remove();
+      stored.hidden = false;
+      article.removeAttribute("data-connection");
+    };
+    this.stream = new Stream(run, {
+      pace,
+      onEvents: (events) => this.stickToEnd(() => (put(), answer.add(events))),
+      onState: (word) => (word === "ended" ? onEnd() : state(word)),
+      onProblem: (problem) => article.append(failure(problem)),
+    });
+  }
+
+  controls(onStop) {
+    const speed = el("select", { "aria-label": "Speed" }, ...SPEEDS.map((each) => el("option", { value: each, selected: each === 1 }, `${each} ×`)));
+    const longest = el("select", { "aria-label": "Longest pause" }, ...PAUSES.map(([value, text]) => el("option", { value, selected: value === "1" }, text)));
+    const state = el("span", { role: "status" });
+    const stop = el("button", { type: "button", onclick: onStop }, "Stop");
+    const words = { live: "Replaying", cut: "Connecting again", ended: "Replayed to its end" };
+    return {
+      node: el("div", { class: "replaying" }, el("label", {}, "Speed ", speed), el("label", {}, "Pauses up to ", longest), stop, state),
+      pace: () => ({ speed: speed.value, max_gap: longest.value }),
+      state: (word) => {
+        state.textContent = words[word];
+        if (word === "ended") stop.textContent = "Close";
+      },
+      onPace: (listener) => [speed, longest].forEach((each) => each.addEventListener("change", listener)),
+      focus: () => stop.focus({ preventScroll: true }),
+    };
+  }
+
+  stickToEnd(change) {
+    const { scrollHeight, scrollTop, clientHeight } = this.root;
+    const wasAtEnd = scrollHeight - scrollTop - clientHeight < NEAR;
+    change();
+    if (wasAtEnd) this.root.scrollTop = this.root.scrollHeight;
+  }
+
+  closeStream() {
+    this.stream?.close();
+    this.restore?.();
+    this.replayed?.controls.remove();
+    this.stream = this.live = this.replayed = this.restore = null;
+  }
+}
+
+function folded(title, ...children) {
+  return el("details", { class: "folded" }, el("summary", {}, title), ...children);
+}
+
+function titleOf({ title, messages, id }) {
+  const opening = messages.find((row) => row.role === "user")?.content;
+  return title || opening?.slice(0, 200) || id;
+}
+
+/** Of rows with the same key only one can be shown: a run without a message has its own id. */
+function keyOf(row) {
+  return row.message_id ?? row.run_id ?? null;
+}
+
+function parentOf(row, byId) {
+  return byId.has(row.parent_id) ? row.parent_id : null;
+}
+
+function newest(rows) {
+  return rows.reduce((best, row) => (best !== null && timeOf(row) < timeOf(best) ? best : row), null);
+}
+
+function timeOf(row) {
+  return Date.parse(row.created_at ?? "") || 0;
+}
+
+function toolNames(rows) {
+  return new Map(rows.flatMap((row) => (row.parts?.tool_calls ?? []).map((call) => [call.id, call.name])));
+}
