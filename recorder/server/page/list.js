@@ -17,7 +17,7 @@ export class ConversationList {
     this.open = null;
     this.rows = el("ol", { class: "rows" });
     this.more = el("button", { type: "button", class: "more", onclick: () => this.next() }, "More");
-    new IntersectionObserver((seen) => seen.some((each) => each.isIntersecting) && this.next()).observe(this.more);
+    this.observer = new IntersectionObserver((seen) => seen.some((each) => each.isIntersecting) && this.next());
     this.forget();
     this.watch(onFilters);
   }
@@ -95,6 +95,8 @@ export class ConversationList {
       if (this.loading === loading) {
         this.loading = null;
         this.root.setAttribute("aria-busy", "false");
+        this.observer.disconnect(); // it tells again whether the button is seen
+        this.observer.observe(this.more);
       }
     }
   }

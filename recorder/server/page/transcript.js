@@ -46,7 +46,11 @@ export class Transcript {
 
   /** Read the conversation again, and show what is new. */
   async reload() {
-    if (this.id !== null) await this.load(() => this.draw());
+    if (this.id === null) return;
+    await this.load(() => {
+      if (this.isNewest) this.chooseNewest();
+      this.draw();
+    });
   }
 
   leave() {
@@ -56,6 +60,8 @@ export class Transcript {
     this.nodes = new Map();
     this.chosen = new Map();
     this.shown = SHOWN;
+    /** Whether the newest branch is shown, also when there is a newer one later. */
+    this.isNewest = true;
   }
 
   async load(then) {
@@ -76,19 +82,25 @@ export class Transcript {
   /** Choose the branch of a message or run, the newest one without, and draw it. */
   show(target) {
     this.target = target;
-    this.chosen = new Map();
     const { messages } = this.stored;
     const found = messages.find((row) => target !== null && (row.message_id === target || row.run_id === target));
-    this.choose(found ?? newest(messages));
+    this.chooseNewest();
+    if (found) this.choose(found);
+    this.isNewest = !found;
     this.draw();
     const isLive = this.live !== null;
     if (found) this.reveal(found);
     else this.root.scrollTop = isLive ? this.root.scrollHeight : 0;
   }
 
+  chooseNewest() {
+    this.chosen = new Map();
+    this.choose(newest(this.stored.messages));
+  }
+
   /** The path to a message becomes the chosen one. */
   choose(row) {
-    const byId = new Map(this.stored.messages.map((each) => [each.message_id, each]));
+    const byId = messagesById(this.stored.messages);
     for (const seen = new Set(); row && !seen.has(row); row = byId.get(row.parent_id)) {
       seen.add(row);
       this.chosen.set(parentOf(row, byId), row);
@@ -119,7 +131,7 @@ export class Transcript {
   /** The chosen branch: rows with their siblings. */
   path() {
     const rows = this.stored.messages;
-    const byId = new Map(rows.map((each) => [each.message_id, each]));
+    const byId = messagesById(rows);
     const children = new Map();
     for (const row of rows) {
       const parent = parentOf(row, byId);
@@ -172,6 +184,7 @@ export class Transcript {
   }
 
   turn(row) {
+    this.isNewest = false;
     this.choose(row);
     this.draw();
     const node = this.nodes.get(keyOf(row)).node;
@@ -307,6 +320,11 @@ function titleOf({ title, messages, id }) {
 /** Of rows with the same key only one can be shown: a run without a message has its own id. */
 function keyOf(row) {
   return row.message_id ?? row.run_id ?? null;
+}
+
+/** The rows that can have children; a run without a message has none. */
+function messagesById(rows) {
+  return new Map(rows.filter((row) => row.message_id !== null).map((row) => [row.message_id, row]));
 }
 
 function parentOf(row, byId) {
