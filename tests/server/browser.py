@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, expect, sync_playwright
 
 PROGRAM = shutil.which("chromium")
 MISSING = "chromium is not installed"
@@ -48,13 +48,17 @@ class Watched:
         self._own = own
         page.on("console", self._console)
         page.on("pageerror", lambda error: self.wrong.append(f"uncaught: {error}"))
-        page.on("dialog", lambda dialog: (self.wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("dialog", self._dialog)
         page.on("request", lambda request: self._request(request.url))
         page.on("popup", lambda popup: self.wrong.append(f"popup: {popup.url}"))
 
     def _console(self, message: ConsoleMessage) -> None:
         if _ANSWERED.match(message.text) is None:
             self.wrong.append(f"console: {message.text}")
+
+    def _dialog(self, dialog: Dialog) -> None:
+        self.wrong.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
 
     def _request(self, url: str) -> None:
         if not url.startswith(self._own):

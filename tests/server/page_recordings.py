@@ -14,7 +14,8 @@ from recorder.testing import Answer, LoopbackProvider, openai_chat_frames, piece
 MODEL = "gpt-5.4-mini"
 _SUPPORT = SystemMessage("You help customers of a shop for sparkling water. Be short and friendly.")
 _REASONING = (
-    "The customer wants the money back for order 1042. I need the order's date and state before I can say anything."
+    "The customer wants the money back for order 1042. "
+    "I need the order's date and state before I can say anything."
 )
 _REFUND = (
     "I found your order: two crates of sparkling water, delivered on 3 November, one of them with broken bottles.\n\n"
@@ -84,7 +85,9 @@ def _branches(history: ChatHistoryCallback) -> None:
     with history.conversation("naming", "carla", title="A name for the lemon water"):
         ask(history, [question], answer("Zest."))
         reply = ask(history, [question], answer("Citronade."))
-        ask(history, [question, AIMessage(reply.text), HumanMessage("Why?")], answer("It sounds like summer."))
+        ask(
+            history, [question, AIMessage(reply.text), HumanMessage("Why?")], answer("It sounds like summer.")
+        )
 
 
 def _scripts(history: ChatHistoryCallback) -> None:
@@ -93,7 +96,11 @@ def _scripts(history: ChatHistoryCallback) -> None:
         first = HumanMessage("كم سعر صندوق المياه الغازية؟")
         reply = ask(history, [first], answer("سعر الصندوق ١٢ دولارًا، والتوصيل مجاني."))
         second = HumanMessage("气泡水多少钱一箱?")
-        ask(history, [first, AIMessage(reply.text), second], answer("一箱十二美元,免运费。炭酸水は一箱12ドルです。"))
+        ask(
+            history,
+            [first, AIMessage(reply.text), second],
+            answer("一箱十二美元,免运费。炭酸水は一箱12ドルです。"),
+        )
 
 
 def _failed(history: ChatHistoryCallback) -> None:

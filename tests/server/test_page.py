@@ -217,26 +217,25 @@ def test_a_live_run_goes_on_after_the_server_was_killed(browser: Browser, tmp_pa
     history = apart(ChatHistoryCallback, url, conversation_id="live")
     run_id = apart(begin, history)
     apart(recorded, history, run_id, ["One", " two"])
-    with serving_processes(url, 1) as [(process, address)]:
-        with opened(browser, f"{address}/#/c/live") as page:
-            typed = page.locator(".typed .text")
-            expect(typed).to_have_text("One two")
-            expect(page.locator(".message .badge")).to_have_text("streaming")
-            apart(recorded, history, run_id, [" three"])
-            expect(typed).to_have_text("One two three")
-            process.kill()
-            process.wait(10)
-            expect(page.locator(".message[data-connection=cut]")).to_have_count(1)
-            apart(recorded, history, run_id, [" four"])
-            with serving_processes(url, 1, "--port", address.rpartition(":")[2]):
-                expect(typed).to_have_text("One two three four")
-                apart(recorded, history, run_id, [" five"])
-                expect(typed).to_have_text("One two three four five")
-                apart(finish, history, run_id, "One two three four five")
-                apart(lambda: history.close().wait(10))
-                expect(page.locator(".message.assistant .badge")).to_have_count(0)
-                expect(page.locator(".message.assistant .text")).to_have_text("One two three four five")
-                expect(typed).to_have_count(0)
+    with serving_processes(url, 1) as [(process, address)], opened(browser, f"{address}/#/c/live") as page:
+        typed = page.locator(".typed .text")
+        expect(typed).to_have_text("One two")
+        expect(page.locator(".message .badge")).to_have_text("streaming")
+        apart(recorded, history, run_id, [" three"])
+        expect(typed).to_have_text("One two three")
+        process.kill()
+        process.wait(10)
+        expect(page.locator(".message[data-connection=cut]")).to_have_count(1)
+        apart(recorded, history, run_id, [" four"])
+        with serving_processes(url, 1, "--port", address.rpartition(":")[2]):
+            expect(typed).to_have_text("One two three four")
+            apart(recorded, history, run_id, [" five"])
+            expect(typed).to_have_text("One two three four five")
+            apart(finish, history, run_id, "One two three four five")
+            apart(lambda: history.close().wait(10))
+            expect(page.locator(".message.assistant .badge")).to_have_count(0)
+            expect(page.locator(".message.assistant .text")).to_have_text("One two three four five")
+            expect(typed).to_have_count(0)
 
 
 def test_a_hidden_page_reads_nothing(browser: Browser, tmp_path: Path) -> None:
@@ -416,5 +415,3 @@ def test_a_mounted_page_finds_its_routes(browser: Browser, server: Served) -> No
         expect(page.locator(".message")).to_have_count(2)
         expect(page.locator(".rows a")).to_have_count(50)
         assert page.url.startswith(f"{url}/recorder/#")
-
-

@@ -335,8 +335,10 @@ function newest(rows) {
   return rows.reduce((best, row) => (best !== null && timeOf(row) < timeOf(best) ? best : row), null);
 }
 
-function timeOf(row) {
-  return Date.parse(row.created_at ?? "") || 0;
+/** The time of a row in milliseconds, with its microseconds. */
+function timeOf({ created_at: iso }) {
+  const microseconds = /\.\d{3}(\d+)/.exec(iso ?? "")?.[1] ?? "0";
+  return (Date.parse(iso ?? "") || 0) + Number(`0.${microseconds}`);
 }
 
 function toolNames(rows) {
