@@ -34,6 +34,7 @@ SECTIONS = (
     "analyzers",
     "costs",
     "serve",
+    "page",
 )
 #: Only when asked for by name.
 EXTRA = ("profile",)
