@@ -64,8 +64,7 @@ def _support(history: ChatHistoryCallback) -> None:
             history, [_SUPPORT, question], answer("", reasoning=pieces_of(_REASONING), tool_calls=[call])
         )
         found = ToolMessage(
-            '{"order": 1042, "items": ["crate of sparkling water", "crate of sparkling water"], "total": 24.0, '
-            '"delivered": "2026-11-03", "damage": "7 of 24 bottles"}',
+            '{"order": 1042, "items": "2 crates", "total": 24.0, "damage": "7 of 24 bottles"}',
             tool_call_id="call_7",
         )
         last = ask(history, [_SUPPORT, question, first, found], answer(_REFUND))

@@ -99,7 +99,6 @@ function askForToken(wasWrong) {
 
 onMissingToken(askForToken);
 byId("token").addEventListener("cancel", (event) => event.preventDefault());
-byId("token").addEventListener("close", follow);
 document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault();
   byId("transcript").focus();
