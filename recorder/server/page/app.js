@@ -24,9 +24,9 @@ function follow() {
   const isNew = conversation !== null && conversation !== transcript.id;
   document.body.dataset.view = conversation === null ? "list" : "transcript";
   list.show(filters);
-  list.mark(conversation);
+  list.mark(conversation, message);
   if (conversation === null) transcript.clear();
-  else transcript.open(conversation, message);
+  else transcript.open(conversation, message, filters.q);
   if (isNew && document.activeElement?.closest("#list")) byId("transcript").focus({ preventScroll: true });
 }
 

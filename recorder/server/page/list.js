@@ -14,7 +14,7 @@ export class ConversationList {
     this.root = root;
     this.form = form;
     this.filters = Object.fromEntries(FILTERS.map((name) => [name, ""]));
-    this.open = null;
+    this.open = { conversation: null, message: null };
     this.rows = el("ol", { class: "rows" });
     this.more = el("button", { type: "button", class: "more", onclick: () => this.next() }, "More");
     this.observer = new IntersectionObserver((seen) => seen.some((each) => each.isIntersecting) && this.next());
@@ -31,10 +31,15 @@ export class ConversationList {
     await this.load();
   }
 
-  /** Mark a conversation as the one that is open. */
-  mark(id) {
-    this.open = id;
-    for (const { id: each, node } of this.nodes.values()) mark(node, each === id);
+  /** Mark what is open: a conversation, and of the hits of a search also the message. */
+  mark(conversation, message) {
+    this.open = { conversation, message };
+    for (const { item, node } of this.nodes.values()) mark(node, this.isOpen(item));
+  }
+
+  isOpen(item) {
+    if (!this.isSearch) return item.id === this.open.conversation;
+    return item.conversation === this.open.conversation && messageOf(item) === this.open.message;
   }
 
   /** The row of a conversation, if it is among those that were read. */
@@ -121,7 +126,7 @@ export class ConversationList {
   }
 
   draw() {
-    if (this.items.length === 0) {
+    if (this.items.length === 0 && this.cursor === null) {
       this.root.replaceChildren(this.empty());
       return;
     }
@@ -135,12 +140,11 @@ export class ConversationList {
   /** The element of a row, which stays the same element while the row does. */
   node(item, place, known) {
     const key = this.isSearch ? place : item.id;
-    const id = this.isSearch ? item.conversation : item.id;
     const state = JSON.stringify(item);
     const before = known.get(key);
     const node = before?.state === state ? before.node : el("li", {}, this.isSearch ? this.hit(item) : this.link(item));
-    mark(node, id === this.open);
-    this.nodes.set(key, { id, state, node });
+    mark(node, this.isOpen(item));
+    this.nodes.set(key, { item, state, node });
     return node;
   }
 
@@ -161,7 +165,7 @@ export class ConversationList {
   }
 
   hit(item) {
-    const target = { conversation: item.conversation, message: item.message ?? item.run, filters: this.filters };
+    const target = { conversation: item.conversation, message: messageOf(item), filters: this.filters };
     const snippet = (item.snippet ?? []).map(({ text, hit }) => (hit ? el("mark", {}, text) : text));
     return el(
       "a",
@@ -216,6 +220,11 @@ export class ConversationList {
     this.form.requestSubmit();
     this.form.elements.q.focus();
   }
+}
+
+/** The message of a hit, or the run of one that has no message. */
+function messageOf(hit) {
+  return hit.message ?? hit.run;
 }
 
 function mark(node, isOpen) {

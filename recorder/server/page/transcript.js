@@ -5,6 +5,7 @@ import { get, part } from "./api.js";
 import { arrange, block, el, failure, line, notice } from "./dom.js";
 import { Stream } from "./follow.js";
 import { plural, when } from "./format.js";
+import { highlight } from "./highlight.js";
 import { messageNode } from "./message.js";
 import { TypedAnswer } from "./typed.js";
 
@@ -32,8 +33,9 @@ export class Transcript {
     document.title = "recorder";
   }
 
-  /** Show a conversation, at one of its messages or runs if one is given. */
-  async open(id, target = null) {
+  /** Show a conversation, at one of its messages or runs if one is given, where the words of a search are marked. */
+  async open(id, target = null, words = "") {
+    this.words = words;
     if (id === this.id && this.stored !== null) {
       if (target !== this.target) this.show(target);
       return;
@@ -111,6 +113,7 @@ export class Transcript {
     const node = this.nodes.get(keyOf(row))?.node;
     node?.scrollIntoView({ block: "center" });
     node?.classList.add("found");
+    if (node) highlight(node, this.words);
   }
 
   draw() {
