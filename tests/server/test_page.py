@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from urllib.parse import quote
 
@@ -50,7 +52,24 @@ def _fill(url: str) -> None:
         for number in range(MANY):
             with history.conversation(f"many-{number}", "many"):
                 record(history, HumanMessage(f"Question {number}"), reply=f"Answer {number}")
+        with history.conversation("slow"):
+            run_id = begin(history)
+            recorded(history, run_id, ["One", " two", " three", " four"])
+            finish(history, run_id, "One two three four")
         record_examples(history)
+    _pause(url, str(run_id), before=2)
+
+
+def _pause(url: str, run_id: str, before: int) -> None:
+    """Let a recorded run have waited for an hour before a token."""
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
+        query = "SELECT seq, deltas FROM segments WHERE run_id = ?"
+        for seq, deltas in connection.execute(query, (run_id,)).fetchall():
+            items = json.loads(deltas)
+            for number, item in enumerate(items, seq):
+                item[0] += 3_600_000_000 if number >= before else 0
+            change = "UPDATE segments SET deltas = ? WHERE run_id = ? AND seq = ?"
+            connection.execute(change, (json.dumps(items), run_id, seq))
 
 
 @pytest.fixture
@@ -82,7 +101,7 @@ def test_the_list_goes_on_while_it_is_scrolled(open_page: Open) -> None:
         expect(rows).to_have_count(50)
         for count in (100, MANY):
             rows.last.scroll_into_view_if_needed()
-            page.locator(".more").scroll_into_view_if_needed()
+            page.locator("#list").evaluate("list => { list.scrollTop = list.scrollHeight; }")
             expect(rows).to_have_count(count)
         expect(page.locator(".more")).to_have_count(0)
         titles = page.locator(".rows .title").all_text_contents()
@@ -296,24 +315,36 @@ def test_a_new_run_is_typed_into_an_open_conversation(browser: Browser, tmp_path
 
 
 def test_a_run_is_replayed_with_speed_and_pauses(open_page: Open) -> None:
-    """The controls are part of the request; another speed goes on from the cursor; the end gives the text back."""
+    """The text types itself, and is there again when the replay is closed."""
     with open_page("/c/song") as page:
         stored = page.locator(".message.assistant .body").first
         expect(stored).to_have_text(song())
-        asked: list[tuple[str, str | None]] = []
-        page.on("request", lambda request: asked.append((request.url, request.headers.get("last-event-id"))))
         page.get_by_role("button", name="Replay").click()
-        expect(page.locator(".replaying")).to_contain_text("Stop")
-        page.get_by_label("Speed").select_option("50")
-        page.get_by_label("Longest pause").select_option("0.2")
         expect(page.locator(".replaying [role=status]")).to_have_text("Replayed to its end")
         expect(page.locator(".typed")).to_have_text(song())
         expect(stored).to_be_hidden()
         page.get_by_role("button", name="Close").click()
         expect(stored).to_be_visible()
         expect(page.locator(".typed")).to_have_count(0)
-    queries = [url.partition("?")[2] for url, _ in asked if "/streams/" in url]
-    assert queries[0] == "speed=1&max_gap=1"
+
+
+def test_a_replay_goes_on_from_its_cursor_with_another_speed(open_page: Open) -> None:
+    """What was chosen holds for the next replay; the tokens before the change do not come twice."""
+    with open_page("/c/song") as page:
+        page.get_by_role("button", name="Replay").click()
+        page.get_by_label("Longest pause").select_option("as recorded")
+        page.goto(page.url.replace("/c/song", "/c/slow"))
+        expect(page.locator(".about .id")).to_have_text("slow")
+        requests: list[tuple[str, str | None]] = []
+        page.on("request", lambda sent: requests.append((sent.url, sent.headers.get("last-event-id"))))
+        page.get_by_role("button", name="Replay").click()
+        expect(page.locator(".typed")).to_have_text("One two")  # and then an hour of nothing
+        page.get_by_label("Speed").select_option("50 ×")
+        expect(page.locator(".replaying [role=status]")).to_have_text("Replayed to its end")
+        expect(page.locator(".typed")).to_have_text("One two three four")
+    sent = [(url.partition("?")[2], cursor) for url, cursor in requests if "/streams/" in url]
+    assert [query for query, _ in sent] == ["speed=1", "speed=50"]
+    assert [cursor and cursor.rpartition(":")[2] for _, cursor in sent] == [None, "2"]
 
 
 # -- tokens, errors, keyboard, widths ------------------------------------------------------------------------------

@@ -15,11 +15,14 @@ const SHOWN = 200;
 const NEAR = 80;
 const SPEEDS = [0.5, 1, 2, 4, 10, 50];
 const PAUSES = [["", "as recorded"], ["0.2", "0.2 s"], ["1", "1 s"], ["5", "5 s"]];
+const REPLAY_STATES = { live: "Replaying", cut: "Connecting again", ended: "Replayed to its end" };
 
 export class Transcript {
-  constructor(root, { onBack, onChoose }) {
+  constructor(root, { onBack }) {
     this.root = root;
-    this.actions = { onBack, onChoose };
+    this.actions = { onBack };
+    /** How the next replay is played. */
+    this.pace = { speed: "1", max_gap: "1" };
     this.clear();
   }
 
@@ -249,8 +252,7 @@ export class Transcript {
     });
     this.replayed = { article, controls: controls.node };
     article.querySelector("footer.run").before(controls.node);
-    this.type(run.id, article, controls.pace(), () => controls.state("ended"), controls);
-    controls.onPace(() => this.stream?.setPace(controls.pace()));
+    this.type(run.id, article, this.pace, () => controls.state("ended"), controls);
     controls.focus();
   }
 
@@ -279,19 +281,21 @@ export class Transcript {
   }
 
   controls(onStop) {
-    const speed = el("select", { "aria-label": "Speed" }, ...SPEEDS.map((each) => el("option", { value: each, selected: each === 1 }, `${each} ×`)));
-    const longest = el("select", { "aria-label": "Longest pause" }, ...PAUSES.map(([value, text]) => el("option", { value, selected: value === "1" }, text)));
+    const speed = choice("Speed", this.pace.speed, SPEEDS.map((each) => [String(each), `${each} ×`]));
+    const longest = choice("Longest pause", this.pace.max_gap, PAUSES);
     const state = el("span", { role: "status" });
     const stop = el("button", { type: "button", onclick: onStop }, "Stop");
-    const words = { live: "Replaying", cut: "Connecting again", ended: "Replayed to its end" };
+    const node = el("div", { class: "replaying" }, el("label", {}, "Speed ", speed), el("label", {}, "Pauses up to ", longest), stop, state);
+    node.addEventListener("change", () => {
+      this.pace = { speed: speed.value, max_gap: longest.value };
+      this.stream?.setPace(this.pace);
+    });
     return {
-      node: el("div", { class: "replaying" }, el("label", {}, "Speed ", speed), el("label", {}, "Pauses up to ", longest), stop, state),
-      pace: () => ({ speed: speed.value, max_gap: longest.value }),
+      node,
       state: (word) => {
-        state.textContent = words[word];
-        if (word === "ended") stop.textContent = "Close";
+        state.textContent = REPLAY_STATES[word];
+        stop.textContent = word === "ended" ? "Close" : "Stop";
       },
-      onPace: (listener) => [speed, longest].forEach((each) => each.addEventListener("change", listener)),
       focus: () => stop.focus({ preventScroll: true }),
     };
   }
@@ -309,6 +313,11 @@ export class Transcript {
     this.replayed?.controls.remove();
     this.stream = this.live = this.replayed = this.restore = null;
   }
+}
+
+function choice(name, chosen, values) {
+  const options = values.map(([value, text]) => el("option", { value, selected: value === chosen }, text));
+  return el("select", { "aria-label": name }, ...options);
 }
 
 function folded(title, ...children) {
