@@ -410,8 +410,7 @@ def test_the_keyboard_is_enough(open_page: Open) -> None:
         expect(page.locator("main h2")).to_have_text("No conversation is open")
 
 
-@pytest.mark.parametrize("width", [360, 900, 1600])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (900, "dark"), (1600, "light")])
 def test_nothing_is_wider_than_the_window(open_page: Open, width: int, scheme: str) -> None:
     """A narrow window has the list or the transcript, a wide one has both."""
     with open_page(viewport={"width": width, "height": 800}, color_scheme=scheme) as page:

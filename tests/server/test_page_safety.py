@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -11,6 +13,7 @@ from playwright.sync_api import Browser, Error, Page, expect
 
 from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.messages import AIMessage, ChatMessage, HumanMessage, SystemMessage, ToolMessage
+from tests.hostile import spoil
 from tests.oracle import begin, finish, new_url, say
 from tests.server.browser import apart, launched, needs_chromium, opened
 from tests.server.serving import CLIENT, Served, serving
@@ -186,6 +189,27 @@ def test_a_live_run_stays_text(browser: Browser, server: Served) -> None:
         expect(page.locator(".message.assistant .badge")).to_have_text("streaming")
         check(page, "live")
     apart(lambda: history.close().wait(10))
+
+
+def test_a_malicious_file_is_shown_or_refused(
+    browser: Browser, tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    """Each conversation, whatever its rows hold, is shown or told to be damaged; the page itself never fails."""
+    seed = pytestconfig.option.seed
+    print(f"seed {seed}")
+    url = new_url(tmp_path)
+    spoil(tmp_path / "history.db", seed)
+    with serving(url) as damaged, opened(browser, damaged.url) as page:
+        expect(page.locator(".rows a")).to_have_count(50)
+        found = CLIENT.get(f"{damaged.url}/conversations?limit=200").json()["conversations"]
+        ids = [each["id"] for each in found if len(each["id"]) < 1_000]
+        for id in random.Random(seed).sample(ids, 25):
+            page.goto(f"{damaged.url}/#/")
+            expect(page.locator("main h2")).to_have_text("No conversation is open")
+            page.goto(f"{damaged.url}/#/c/{quote(id, safe='')}")
+            page.wait_for_selector("main .message, main .failure")
+            page.evaluate("document.querySelectorAll('main details').forEach((each) => { each.open = true; })")
+            check(page, id)
 
 
 def test_text_from_right_to_left_does_not_turn_its_neighbours(browser: Browser, server: Served) -> None:

@@ -9,14 +9,21 @@ import { Transcript } from "./transcript.js";
 
 /** Milliseconds from one look for what is new to the next one, while the page is seen. */
 const LOOK = 4_000;
+/** A conversation that the list does not have is read again each time after so many looks. */
+const RARELY = 5;
 
 const list = new ConversationList(byId("list"), byId("filters"), (filters) => {
   replace({ ...place(), filters });
   follow();
 });
 const transcript = new Transcript(byId("transcript"), {
-  onBack: () => address({ filters: place().filters }),
+  onBack: () => toList(),
 });
+
+/** Go to the list with its filters. */
+function toList() {
+  location.hash = address({ filters: place().filters });
+}
 
 /** Show what the address names. */
 function follow() {
@@ -34,6 +41,7 @@ function follow() {
 
 let seen = null;
 let looking = false;
+let looks = 0;
 
 /** Look for new conversations, and for what is new in the open one. */
 async function look() {
@@ -43,7 +51,8 @@ async function look() {
     await list.refresh();
     const row = list.row(transcript.id);
     const state = JSON.stringify(row);
-    if (transcript.id !== null && (row === null || state !== seen)) await transcript.reload();
+    looks += 1;
+    if (row === null ? looks % RARELY === 0 : state !== seen) await transcript.reload();
     seen = state;
     tell("");
   } catch (problem) {
@@ -66,7 +75,7 @@ const KEYS = {
   j: () => list.move(1),
   k: () => list.move(-1),
   Escape: () => {
-    if (place().conversation !== null) location.hash = address({ filters: place().filters });
+    if (place().conversation !== null) toList();
   },
 };
 

@@ -40,7 +40,7 @@ export function failure(problem, retry) {
   return el(
     "section",
     { class: "notice failure", role: "alert" },
-    el("h2", {}, line(problem.title)),
+    el("h2", {}, line(problem.title ?? "This cannot be shown")),
     el("p", {}, line(problem.message)),
     retry && el("button", { type: "button", onclick: retry }, "Try again"),
   );

@@ -47,9 +47,11 @@ export class ConversationList {
     return this.items.find((item) => item.id === id) ?? null;
   }
 
-  /** Read the first page again. A search is not repeated. Throws `Problem`. */
+  /** Read the first page again, or for the first time if that failed. A search is not repeated. Throws `Problem`. */
   async refresh() {
-    if (!this.loaded || this.loading !== null || this.isSearch) return;
+    if (this.loading !== null) return;
+    if (!this.loaded) await this.load();
+    if (!this.loaded || this.isSearch) return;
     const page = await get(`conversations?${this.parameters(null)}`);
     if (this.loading !== null) return;
     const read = new Set(page.conversations.map((item) => item.id));

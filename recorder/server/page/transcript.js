@@ -1,7 +1,7 @@
 // One conversation: the branch that was chosen, a run that streams, and a replay of one that has ended.
 // A player and charts of a run belong here too, each as a module of its own.
 
-import { get, part } from "./api.js";
+import { Problem, get, part } from "./api.js";
 import { arrange, block, el, failure, line, notice } from "./dom.js";
 import { Stream } from "./follow.js";
 import { plural, when } from "./format.js";
@@ -45,17 +45,14 @@ export class Transcript {
     }
     this.leave();
     this.id = id;
+    this.target = target;
     this.root.replaceChildren(el("p", { class: "faint loading" }, "Loading"));
-    await this.load(() => this.show(target));
+    await this.load();
   }
 
   /** Read the conversation again, and show what is new. */
   async reload() {
-    if (this.id === null) return;
-    await this.load(() => {
-      if (this.isNewest) this.chooseNewest();
-      this.draw();
-    });
+    if (this.id !== null) await this.load();
   }
 
   leave() {
@@ -65,23 +62,40 @@ export class Transcript {
     this.nodes = new Map();
     this.chosen = new Map();
     this.shown = SHOWN;
+    this.top = el("div");
+    this.topState = null;
+    this.content = el("div", { class: "messages" });
     /** Whether the newest branch is shown, also when there is a newer one later. */
     this.isNewest = true;
   }
 
-  async load(then) {
+  async load() {
     this.loading?.abort();
     const { signal } = (this.loading = new AbortController());
     try {
       const found = await get(`conversations/${part(this.id)}`, { signal });
       if (signal.aborted) return;
-      const isNew = JSON.stringify(found) !== JSON.stringify(this.stored);
+      const before = this.stored;
       this.stored = found;
-      if (isNew) then();
+      if (before === null) this.show(this.target);
+      else if (JSON.stringify(found) !== JSON.stringify(before)) this.update();
     } catch (problem) {
       if (signal.aborted) return;
-      if (this.stored === null) this.root.replaceChildren(this.back(), failure(problem, () => this.load(then)));
+      if (this.stored === null || !(problem instanceof Problem)) this.fail(problem);
+      if (!(problem instanceof Problem)) throw problem;
     }
+  }
+
+  fail(problem) {
+    this.closeStream();
+    this.stored = null;
+    this.root.replaceChildren(this.back(), failure(problem, () => this.load()));
+  }
+
+  /** Draw what has changed, and stay at the branch that was chosen. */
+  update() {
+    if (this.isNewest) this.chooseNewest();
+    this.draw();
   }
 
   /** Choose the branch of a message or run, the newest one without, and draw it. */
@@ -92,10 +106,10 @@ export class Transcript {
     this.chooseNewest();
     if (found) this.choose(found);
     this.isNewest = !found;
+    if (found) this.shown = Math.max(SHOWN, this.stepsFrom(found));
     this.draw();
-    const isLive = this.live !== null;
     if (found) this.reveal(found);
-    else this.root.scrollTop = isLive ? this.root.scrollHeight : 0;
+    else this.root.scrollTop = this.live !== null ? this.root.scrollHeight : 0;
   }
 
   chooseNewest() {
@@ -112,6 +126,12 @@ export class Transcript {
     }
   }
 
+  /** How many steps of the chosen branch there are from a row on. */
+  stepsFrom(row) {
+    const path = this.path();
+    return path.length - path.findIndex((step) => keyOf(step.row) === keyOf(row));
+  }
+
   reveal(row) {
     const node = this.nodes.get(keyOf(row))?.node;
     node?.scrollIntoView({ block: "center" });
@@ -126,12 +146,21 @@ export class Transcript {
     const hidden = Math.max(0, path.length - this.shown);
     const known = this.nodes;
     this.nodes = new Map();
+    if (!this.content.isConnected) this.root.replaceChildren(this.top, this.content);
+    this.drawTop(hidden);
     const nodes = path.slice(hidden).map((step) => this.node(step, known));
-    const content = el("div", { class: "messages" });
-    arrange(this.root, [this.back(), this.header(), hidden > 0 && this.earlier(hidden), content].filter(Boolean));
-    content.append(...nodes);
+    arrange(this.content, nodes.length > 0 ? nodes : [el("p", { class: "message faint" }, "No message is stored")]);
     document.title = `${titleOf(this.stored)} – recorder`;
     this.followLive(path.at(-1)?.row);
+  }
+
+  /** What stands above the messages. It stays as it is, with what was unfolded, while nothing of it changes. */
+  drawTop(hidden) {
+    const { messages, runs, ...about } = this.stored;
+    const state = JSON.stringify([about, titleOf(this.stored), runs.length, hidden]);
+    if (state === this.topState) return;
+    this.topState = state;
+    this.top.replaceChildren(...[this.back(), this.header(), hidden > 0 && this.earlier(hidden)].filter(Boolean));
   }
 
   /** The chosen branch: rows with their siblings. */
@@ -198,7 +227,8 @@ export class Transcript {
   }
 
   back() {
-    return el("a", { class: "back", href: this.actions.onBack() }, "‹ Conversations");
+    const leave = (event) => (event.preventDefault(), this.actions.onBack());
+    return el("a", { class: "back", href: "#/", onclick: leave }, "‹ Conversations");
   }
 
   header() {
@@ -208,7 +238,7 @@ export class Transcript {
       user && el("span", {}, "user ", line(user)),
       el("span", {}, "began ", when(created)),
       el("span", {}, plural(runs.length, "run")),
-      ...(tags ?? []).map((tag) => el("span", { class: "tag" }, line(tag))),
+      ...(Array.isArray(tags) ? tags : []).map((tag) => el("span", { class: "tag" }, line(tag))),
     ];
     return el(
       "header",
