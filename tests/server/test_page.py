@@ -126,6 +126,36 @@ def test_filters_are_part_of_the_address(open_page: Open) -> None:
         expect(page.locator(".rows a")).to_have_count(50)
 
 
+def test_a_search_leads_to_the_message(open_page: Open) -> None:
+    """Hits show the words around the place. The message of one is shown in its branch, with the words marked."""
+    with open_page() as page:
+        page.get_by_label("Search messages").fill("full refund")
+        expect(page.locator(".snippet mark").first).to_have_text("full")
+        expect(page.locator(".rows a")).to_have_count(1)
+        page.locator(".rows a").click()
+        expect(page.locator(".message.found .text")).to_contain_text("you get the full refund")
+        expect(page.locator(".rows a[aria-current=true]")).to_have_count(1)
+        assert page.evaluate("CSS.highlights.get('search').size") == 2
+        page.keyboard.press("Escape")
+        expect(page.get_by_label("Search messages")).to_have_value("full refund")
+        page.get_by_label("Search messages").fill('"refund full"')
+        expect(page.locator("#list .notice")).to_contain_text("No message matches")
+
+
+def test_a_search_has_filters_and_pages(open_page: Open) -> None:
+    """Two characters of Chinese are found; the hits of one user are listed page by page."""
+    with open_page(f"/?q={quote('免运')}") as page:
+        expect(page.locator(".snippet mark")).to_have_text("免运")
+        page.locator("#more-filters summary").click()
+        page.get_by_label("User").fill("many")
+        expect(page.locator("#list .notice")).to_contain_text("No message matches")
+        page.get_by_label("Search messages").fill("answer")
+        expect(page.locator(".rows a")).to_have_count(50)
+        for count in (100, MANY):
+            page.locator("#list").evaluate("list => { list.scrollTop = list.scrollHeight; }")
+            expect(page.locator(".rows a")).to_have_count(count)
+
+
 def test_an_empty_database_tells_the_next_step(browser: Browser, tmp_path: Path) -> None:
     """What is recorded then appears by itself."""
     url = new_url(tmp_path)

@@ -164,6 +164,13 @@ def test_recorded_texts_stay_texts(browser: Browser, server: Served) -> None:
             check(page, attack)
 
 
+def test_hits_of_a_search_stay_texts(browser: Browser, server: Served) -> None:
+    """The words around a place are texts too."""
+    with opened(browser, f"{server.url}/#/?q=attacked") as page:
+        page.wait_for_selector(".snippet mark")
+        check(page, "the hits")
+
+
 def test_addresses_and_errors_stay_texts(browser: Browser, server: Served) -> None:
     """An address that somebody else made runs nothing either."""
     with opened(browser, server.url) as page:
@@ -208,7 +215,9 @@ def test_a_malicious_file_is_shown_or_refused(
             expect(page.locator("main h2")).to_have_text("No conversation is open")
             page.goto(f"{damaged.url}/#/c/{quote(id, safe='')}")
             page.wait_for_selector("main .message, main .failure")
-            page.evaluate("document.querySelectorAll('main details').forEach((each) => { each.open = true; })")
+            page.evaluate(
+                "document.querySelectorAll('main details').forEach((each) => { each.open = true; })"
+            )
             check(page, id)
 
 

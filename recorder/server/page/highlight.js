@@ -1,9 +1,12 @@
 // Marks the words of a search in a message, without a change to its elements.
 
-/** Mark each place of these words in the texts of an element. Where the browser cannot, nothing is marked. */
+/** A phrase in quotes, or a word. */
+const PHRASE = /"([^"]+)"|([^\s"]+)/g;
+
+/** Mark each place of these words and phrases in the texts of an element. Where the browser cannot, nothing is marked. */
 export function highlight(node, words) {
   if (!globalThis.CSS?.highlights) return;
-  const wanted = words.toLowerCase().match(/[^\s"]+/g) ?? [];
+  const wanted = [...words.toLowerCase().matchAll(PHRASE)].map(([, quoted, plain]) => quoted ?? plain);
   const ranges = [...textsIn(node)].flatMap((text) => wanted.flatMap((word) => [...places(text, word)]));
   CSS.highlights.set("search", new Highlight(...ranges));
 }

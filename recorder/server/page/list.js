@@ -39,7 +39,7 @@ export class ConversationList {
 
   isOpen(item) {
     if (!this.isSearch) return item.id === this.open.conversation;
-    return item.conversation === this.open.conversation && messageOf(item) === this.open.message;
+    return item.conversation_id === this.open.conversation && messageOf(item) === this.open.message;
   }
 
   /** The row of a conversation, if it is among those that were read. */
@@ -77,6 +77,8 @@ export class ConversationList {
   forget() {
     this.loading?.abort();
     this.loading = this.cursor = null;
+    /** Whether all messages can be found by a search. */
+    this.isComplete = true;
     this.items = [];
     this.nodes = new Map();
     this.loaded = false;
@@ -114,6 +116,7 @@ export class ConversationList {
       return { items: found.conversations, next: found.next };
     }
     const found = await get(`search?${this.parameters(this.cursor)}`, { signal });
+    this.isComplete = found.complete;
     return { items: found.hits, next: found.next };
   }
 
@@ -136,7 +139,8 @@ export class ConversationList {
     this.nodes = new Map();
     const nodes = this.items.map((item, place) => this.node(item, place, known));
     arrange(this.rows, nodes);
-    arrange(this.root, this.cursor === null ? [this.rows] : [this.rows, this.more]);
+    const incomplete = el("p", { class: "incomplete" }, "Older messages are not indexed yet: ", el("code", {}, "recorder migrate"));
+    arrange(this.root, [!this.isComplete && incomplete, this.rows, this.cursor !== null && this.more].filter(Boolean));
   }
 
   /** The element of a row, which stays the same element while the row does. */
@@ -167,13 +171,13 @@ export class ConversationList {
   }
 
   hit(item) {
-    const target = { conversation: item.conversation, message: messageOf(item), filters: this.filters };
-    const snippet = (item.snippet ?? []).map(({ text, hit }) => (hit ? el("mark", {}, text) : text));
+    const target = { conversation: item.conversation_id, message: messageOf(item), filters: this.filters };
+    const snippet = item.snippet.map(({ text, match }) => (match ? el("mark", {}, text) : text));
     return el(
       "a",
       { href: address(target) },
       el("span", { class: "snippet", dir: "auto" }, ...snippet),
-      el("span", { class: "facts" }, el("span", {}, line(item.role)), el("span", { class: "id" }, line(item.conversation)), when(item.at)),
+      el("span", { class: "facts" }, el("span", {}, line(item.role)), el("span", { class: "id" }, line(item.conversation_id)), when(item.created_at)),
     );
   }
 
@@ -226,7 +230,7 @@ export class ConversationList {
 
 /** The message of a hit, or the run of one that has no message. */
 function messageOf(hit) {
-  return hit.message ?? hit.run;
+  return hit.message_id ?? hit.run_id;
 }
 
 function mark(node, isOpen) {
