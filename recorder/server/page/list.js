@@ -66,7 +66,8 @@ export class ConversationList {
     const links = [...this.rows.querySelectorAll("a")];
     const current = links.findIndex((link) => link === document.activeElement);
     const open = links.findIndex((link) => link.getAttribute("aria-current") === "true");
-    const place = current >= 0 ? current + by : Math.max(open, 0);
+    const from = current >= 0 ? current : open;
+    const place = from >= 0 ? from + by : 0;
     links[Math.min(Math.max(place, 0), links.length - 1)]?.focus();
   }
 
