@@ -43,24 +43,36 @@ export async function get(path, options = {}) {
     return await response.json();
   } catch (error) {
     if (options.signal?.aborted) throw error;
-    throw new Problem(response.status, "This is no answer of recorder", "Something else answers at this address.");
+    throw new Problem(
+      response.status,
+      "This is no answer of recorder",
+      "Something else answers at this address.",
+    );
   }
 }
 
 /** The problem in an answer. */
 export async function problemOf(response) {
   const found = await response.json().catch(() => ({}));
-  return new Problem(response.status, found.title ?? `Error ${response.status}`, found.detail ?? response.statusText);
+  return new Problem(
+    response.status,
+    found.title ?? `Error ${response.status}`,
+    found.detail ?? response.statusText,
+  );
 }
 
 /** A conversation's id, or another text, as a part of an address. A lone surrogate has no form there. */
 export function part(text) {
-  return encodeURIComponent(text.replace(/[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g, "\ufffd"));
+  return encodeURIComponent(
+    text.replace(/[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g, "\ufffd"),
+  );
 }
 
 /** Parameters that are not empty, as the query of an address. */
 export function query(fields) {
-  const found = Object.entries(fields).filter(([, value]) => value !== "" && value !== null && value !== undefined);
+  const found = Object.entries(fields).filter(
+    ([, value]) => value !== "" && value !== null && value !== undefined,
+  );
   return found.map(([name, value]) => `${name}=${part(String(value))}`).join("&");
 }
 
@@ -69,7 +81,11 @@ async function reach(path, options) {
     return await fetch(new URL(path, document.baseURI), { ...options, cache: "no-store" });
   } catch (error) {
     if (options.signal?.aborted) throw error;
-    throw new Problem(0, "The server does not answer", "It may be starting again; this page tries again by itself.");
+    throw new Problem(
+      0,
+      "The server does not answer",
+      "It may be starting again; this page tries again by itself.",
+    );
   }
 }
 

@@ -61,7 +61,8 @@ export class Stream {
       try {
         if (await this.connect(signal)) return this.end();
       } catch (error) {
-        if (signal.aborted || (error instanceof Problem && error.status >= 400 && error.status < 500)) throw error;
+        if (signal.aborted || (error instanceof Problem && error.status >= 400 && error.status < 500))
+          throw error;
       }
       if (signal.aborted) return;
       this.listeners.onState("cut");

@@ -3,7 +3,7 @@
 /** A phrase in quotes, or a word. */
 const PHRASE = /"([^"]+)"|([^\s"]+)/g;
 
-/** Mark each place of these words and phrases in the texts of an element. Where the browser cannot, nothing is marked. */
+/** Mark each place of these words and phrases in the texts of an element, where the browser can do it. */
 export function highlight(node, words) {
   if (!globalThis.CSS?.highlights) return;
   const wanted = [...words.toLowerCase().matchAll(PHRASE)].map(([, quoted, plain]) => quoted ?? plain);

@@ -7,6 +7,12 @@ import { badge } from "./message.js";
 import { FILTERS, address } from "./place.js";
 
 const PAGE = 50;
+/** What records the client of a program. */
+const EXAMPLE = `from recorder import (
+  ChatHistoryCallback, attach)
+
+history = ChatHistoryCallback(url)
+attach(client, callbacks=[history])`;
 
 export class ConversationList {
   /** `onFilters` is called when the reader changes a filter. */
@@ -17,7 +23,9 @@ export class ConversationList {
     this.open = { conversation: null, message: null };
     this.rows = el("ol", { class: "rows" });
     this.more = el("button", { type: "button", class: "more", onclick: () => this.next() }, "More");
-    this.observer = new IntersectionObserver((seen) => seen.some((each) => each.isIntersecting) && this.next());
+    this.observer = new IntersectionObserver(
+      (seen) => seen.some((each) => each.isIntersecting) && this.next(),
+    );
     this.forget();
     this.watch(onFilters);
   }
@@ -140,8 +148,16 @@ export class ConversationList {
     this.nodes = new Map();
     const nodes = this.items.map((item, place) => this.node(item, place, known));
     arrange(this.rows, nodes);
-    const incomplete = el("p", { class: "incomplete" }, "Older messages are not indexed yet: ", el("code", {}, "recorder migrate"));
-    arrange(this.root, [!this.isComplete && incomplete, this.rows, this.cursor !== null && this.more].filter(Boolean));
+    const incomplete = el(
+      "p",
+      { class: "incomplete" },
+      "Older messages are not indexed yet: ",
+      el("code", {}, "recorder migrate"),
+    );
+    arrange(
+      this.root,
+      [!this.isComplete && incomplete, this.rows, this.cursor !== null && this.more].filter(Boolean),
+    );
   }
 
   /** The element of a row, which stays the same element while the row does. */
@@ -149,7 +165,8 @@ export class ConversationList {
     const key = this.isSearch ? place : item.id;
     const state = JSON.stringify(item);
     const before = known.get(key);
-    const node = before?.state === state ? before.node : el("li", {}, this.isSearch ? this.hit(item) : this.link(item));
+    const node =
+      before?.state === state ? before.node : el("li", {}, this.isSearch ? this.hit(item) : this.link(item));
     mark(node, this.isOpen(item));
     this.nodes.set(key, { item, state, node });
     return node;
@@ -178,7 +195,13 @@ export class ConversationList {
       "a",
       { href: address(target) },
       el("span", { class: "snippet", dir: "auto" }, ...snippet),
-      el("span", { class: "facts" }, el("span", {}, line(item.role)), el("span", { class: "id" }, line(item.conversation_id)), when(item.created_at)),
+      el(
+        "span",
+        { class: "facts" },
+        el("span", {}, line(item.role)),
+        el("span", { class: "id" }, line(item.conversation_id)),
+        when(item.created_at),
+      ),
     );
   }
 
@@ -186,13 +209,23 @@ export class ConversationList {
     if (FILTERS.some((name) => this.filters[name] !== "")) {
       const clear = el("button", { type: "button", onclick: () => this.clearFilters() }, "Clear the filters");
       const found = this.isSearch ? "No message matches" : "No conversation matches";
-      return notice(found, el("p", {}, "Try other words, or fewer filters. User and model are compared as a whole."), clear);
+      return notice(
+        found,
+        el("p", {}, "Try other words, or fewer filters. User and model are compared as a whole."),
+        clear,
+      );
     }
     return notice(
       "Nothing is recorded yet",
       el("p", {}, "Attach recorder to the client that your program has:"),
-      el("pre", {}, "from recorder import (\n  ChatHistoryCallback, attach)\n\nhistory = ChatHistoryCallback(url)\nattach(client, callbacks=[history])"),
-      el("p", {}, "Or run ", el("code", {}, "recorder demo"), ", which needs no key. This list looks for new conversations by itself."),
+      el("pre", {}, EXAMPLE),
+      el(
+        "p",
+        {},
+        "Or run ",
+        el("code", {}, "recorder demo"),
+        ", which needs no key. This list looks for new conversations by itself.",
+      ),
     );
   }
 

@@ -6,7 +6,13 @@ import { count, dollars, plural, pretty, seconds, when } from "./format.js";
 
 /** A result or arguments of a tool with more characters than this are folded. */
 const LONG = 800;
-const ROLES = { user: "User", assistant: "Assistant", tool: "Tool", system: "System", developer: "Developer" };
+const ROLES = {
+  user: "User",
+  assistant: "Assistant",
+  tool: "Tool",
+  system: "System",
+  developer: "Developer",
+};
 
 /**
  * One message, or a run without a message. `about` has `run`, the names of tools by the ids of their calls, and
@@ -46,7 +52,9 @@ function roleOf(row, toolNames) {
 /** Reasoning, text, attachments and calls of tools, as they are stored. */
 export function bodyOf(row) {
   const parts = row.parts ?? {};
-  const blocks = Array.isArray(parts.content) ? parts.content.filter((each) => each && typeof each === "object") : [];
+  const blocks = Array.isArray(parts.content)
+    ? parts.content.filter((each) => each && typeof each === "object")
+    : [];
   const isResult = row.role === "tool";
   return el(
     "div",
@@ -61,7 +69,9 @@ export function bodyOf(row) {
 }
 
 function isEmpty(row, parts, blocks) {
-  return !row.content && !blocks.length && !parts.tool_calls?.length && !parts.additional_kwargs?.reasoning_content;
+  return (
+    !row.content && !blocks.length && !parts.tool_calls?.length && !parts.additional_kwargs?.reasoning_content
+  );
 }
 
 function emptyText(row) {
@@ -81,7 +91,15 @@ function summary({ type, summary: found }) {
   return found.map((each) => each?.text ?? "").join("\n\n");
 }
 
-const SHOWN_ELSEWHERE = new Set(["text", "thinking", "reasoning", "redacted_thinking", "tool_use", "tool_call", "refusal"]);
+const SHOWN_ELSEWHERE = new Set([
+  "text",
+  "thinking",
+  "reasoning",
+  "redacted_thinking",
+  "tool_use",
+  "tool_call",
+  "refusal",
+]);
 
 /** An image, a file or another block, by its type: nothing is loaded from elsewhere. */
 function attachment(found) {
@@ -109,7 +127,14 @@ function code(text) {
 function evaluations(found) {
   if (found.length === 0) return null;
   const chips = found.map(({ name, label, score }) =>
-    el("li", {}, line(name), " ", el("b", {}, line(label ?? score ?? "")), label && score !== null ? ` ${score}` : null),
+    el(
+      "li",
+      {},
+      line(name),
+      " ",
+      el("b", {}, line(label ?? score ?? "")),
+      label && score !== null ? ` ${score}` : null,
+    ),
   );
   return el("ul", { class: "chips", "aria-label": "Evaluations" }, ...chips);
 }
@@ -118,7 +143,11 @@ function evaluations(found) {
 function runLine(run, onReplay) {
   const details = el("details", {}, el("summary", {}, ...facts(run)));
   details.addEventListener("toggle", () => details.open && unfold(details, run.id), { once: true });
-  const replay = el("button", { type: "button", class: "replay", title: "Type it again as it came" }, "Replay");
+  const replay = el(
+    "button",
+    { type: "button", class: "replay", title: "Type it again as it came" },
+    "Replay",
+  );
   replay.addEventListener("click", () => onReplay(run));
   return el("footer", { class: "run" }, details, run.status !== "streaming" && run.token_count > 0 && replay);
 }
@@ -155,7 +184,10 @@ function runTable(run) {
     ["format", run.wire],
     ["started", run.started_at],
     ["ended", run.ended_at],
-    ["speed", stats.tokens_per_second && `${Number(stats.tokens_per_second.toPrecision(3))} tokens per second`],
+    [
+      "speed",
+      stats.tokens_per_second && `${Number(stats.tokens_per_second.toPrecision(3))} tokens per second`,
+    ],
     ["pauses", stats.gap_p95_ms && `95 % under ${Number(stats.gap_p95_ms.toPrecision(3))} ms`],
     ["pieces", count(run.token_count)],
     ["usage", run.usage && `${run.usage_source}: ${JSON.stringify(run.usage)}`],
@@ -166,12 +198,18 @@ function runTable(run) {
     ["run", run.id],
   ];
   const shown = rows.filter(([, value]) => value);
-  return el("dl", {}, ...shown.flatMap(([name, value]) => [
-    el("dt", {}, line(name)),
-    el("dd", {}, typeof value === "object" ? value : line(value)),
-  ]));
+  return el(
+    "dl",
+    {},
+    ...shown.flatMap(([name, value]) => [
+      el("dt", {}, line(name)),
+      el("dd", {}, typeof value === "object" ? value : line(value)),
+    ]),
+  );
 }
 
 function valueOf({ label, score, data }) {
-  return [label, score, data && JSON.stringify(data)].filter((each) => each !== null && each !== undefined).join(" ");
+  return [label, score, data && JSON.stringify(data)]
+    .filter((each) => each !== null && each !== undefined)
+    .join(" ");
 }

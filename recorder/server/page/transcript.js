@@ -14,7 +14,12 @@ const SHOWN = 200;
 /** How near to its end (px) a transcript must be scrolled to follow a text that grows. */
 const NEAR = 80;
 const SPEEDS = [0.5, 1, 2, 4, 10, 50];
-const PAUSES = [["", "as recorded"], ["0.2", "0.2 s"], ["1", "1 s"], ["5", "5 s"]];
+const PAUSES = [
+  ["", "as recorded"],
+  ["0.2", "0.2 s"],
+  ["1", "1 s"],
+  ["5", "5 s"],
+];
 const REPLAY_STATES = { live: "Replaying", cut: "Connecting again", ended: "Replayed to its end" };
 
 export class Transcript {
@@ -31,7 +36,10 @@ export class Transcript {
     this.leave();
     this.id = null;
     this.root.replaceChildren(
-      notice("No conversation is open", el("p", {}, "Choose one from the list, or search for what was said.")),
+      notice(
+        "No conversation is open",
+        el("p", {}, "Choose one from the list, or search for what was said."),
+      ),
     );
     document.title = "recorder";
   }
@@ -89,7 +97,10 @@ export class Transcript {
   fail(problem) {
     this.closeStream();
     this.stored = null;
-    this.root.replaceChildren(this.back(), failure(problem, () => this.load()));
+    this.root.replaceChildren(
+      this.back(),
+      failure(problem, () => this.load()),
+    );
   }
 
   /** Draw what has changed, and stay at the branch that was chosen. */
@@ -102,7 +113,9 @@ export class Transcript {
   show(target) {
     this.target = target;
     const { messages } = this.stored;
-    const found = messages.find((row) => target !== null && (row.message_id === target || row.run_id === target));
+    const found = messages.find(
+      (row) => target !== null && (row.message_id === target || row.run_id === target),
+    );
     this.chooseNewest();
     if (found) this.choose(found);
     this.isNewest = !found;
@@ -149,8 +162,12 @@ export class Transcript {
     if (!this.content.isConnected) this.root.replaceChildren(this.top, this.content);
     this.drawTop(hidden);
     const nodes = path.slice(hidden).map((step) => this.node(step, known));
-    arrange(this.content, nodes.length > 0 ? nodes : [el("p", { class: "message faint" }, "No message is stored")]);
+    arrange(
+      this.content,
+      nodes.length > 0 ? nodes : [el("p", { class: "message faint" }, "No message is stored")],
+    );
     document.title = `${titleOf(this.stored)} – recorder`;
+    if (this.replayed !== null && !this.content.contains(this.replayed)) this.closeStream();
     this.followLive(path.at(-1)?.row);
   }
 
@@ -160,7 +177,9 @@ export class Transcript {
     const state = JSON.stringify([about, titleOf(this.stored), runs.length, hidden]);
     if (state === this.topState) return;
     this.topState = state;
-    this.top.replaceChildren(...[this.back(), this.header(), hidden > 0 && this.earlier(hidden)].filter(Boolean));
+    this.top.replaceChildren(
+      ...[this.back(), this.header(), hidden > 0 && this.earlier(hidden)].filter(Boolean),
+    );
   }
 
   /** The chosen branch: rows with their siblings. */
@@ -175,7 +194,7 @@ export class Transcript {
     }
     const steps = [];
     let siblings = children.get(null) ?? [];
-    for (const seen = new Set(); siblings.length > 0; ) {
+    for (const seen = new Set(); siblings.length > 0;) {
       const chosen = this.chosen.get(parentOf(siblings[0], byId));
       const row = siblings.find((each) => keyOf(each) === keyOf(chosen ?? {})) ?? newest(siblings);
       if (seen.has(keyOf(row))) break;
@@ -208,7 +227,16 @@ export class Transcript {
   branches(row, siblings) {
     const place = siblings.findIndex((each) => keyOf(each) === keyOf(row));
     const step = (by, text, name) =>
-      el("button", { type: "button", "aria-label": name, disabled: !siblings[place + by], onclick: () => this.turn(siblings[place + by]) }, text);
+      el(
+        "button",
+        {
+          type: "button",
+          "aria-label": name,
+          disabled: !siblings[place + by],
+          onclick: () => this.turn(siblings[place + by]),
+        },
+        text,
+      );
     return el(
       "span",
       { class: "branches", role: "group", "aria-label": "Branches" },
@@ -246,7 +274,8 @@ export class Transcript {
       el("h2", {}, line(titleOf(this.stored))),
       el("p", { class: "facts" }, ...facts.filter(Boolean)),
       metadata && folded("Metadata", block(JSON.stringify(metadata, null, 2), { class: "text code" })),
-      instructions.length > 0 && folded("Instructions", ...instructions.map((each) => block(each.content ?? ""))),
+      instructions.length > 0 &&
+        folded("Instructions", ...instructions.map((each) => block(each.content ?? ""))),
     );
   }
 
@@ -255,7 +284,11 @@ export class Transcript {
       this.shown += SHOWN;
       this.draw();
     };
-    return el("button", { type: "button", class: "earlier", onclick: more }, `Show ${plural(Math.min(hidden, SHOWN), "earlier message")}`);
+    return el(
+      "button",
+      { type: "button", class: "earlier", onclick: more },
+      `Show ${plural(Math.min(hidden, SHOWN), "earlier message")}`,
+    );
   }
 
   // -- streams: one a page ------------------------------------------------------------------------------
@@ -280,7 +313,7 @@ export class Transcript {
       this.closeStream();
       this.draw();
     });
-    this.replayed = { article, controls: controls.node };
+    this.replayed = article;
     article.querySelector("footer.run").before(controls.node);
     this.type(run.id, article, this.pace, () => controls.state("ended"), controls);
     controls.focus();
@@ -299,6 +332,7 @@ export class Transcript {
     if (controls !== null) put();
     this.restore = () => {
       answer.node.remove();
+      controls?.node.remove();
       stored.hidden = false;
       article.removeAttribute("data-connection");
     };
@@ -311,11 +345,22 @@ export class Transcript {
   }
 
   controls(onStop) {
-    const speed = choice("Speed", this.pace.speed, SPEEDS.map((each) => [String(each), `${each} ×`]));
+    const speed = choice(
+      "Speed",
+      this.pace.speed,
+      SPEEDS.map((each) => [String(each), `${each} ×`]),
+    );
     const longest = choice("Longest pause", this.pace.max_gap, PAUSES);
     const state = el("span", { role: "status" });
     const stop = el("button", { type: "button", onclick: onStop }, "Stop");
-    const node = el("div", { class: "replaying" }, el("label", {}, "Speed ", speed), el("label", {}, "Pauses up to ", longest), stop, state);
+    const node = el(
+      "div",
+      { class: "replaying" },
+      el("label", {}, "Speed ", speed),
+      el("label", {}, "Pauses up to ", longest),
+      stop,
+      state,
+    );
     node.addEventListener("change", () => {
       this.pace = { speed: speed.value, max_gap: longest.value };
       this.stream?.setPace(this.pace);
@@ -340,7 +385,6 @@ export class Transcript {
   closeStream() {
     this.stream?.close();
     this.restore?.();
-    this.replayed?.controls.remove();
     this.stream = this.live = this.replayed = this.restore = null;
   }
 }
