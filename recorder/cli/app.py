@@ -54,6 +54,7 @@ app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_
 )
 app.command()(recording_commands.chat)
 app.command()(reading_commands.ls)
+app.command()(reading_commands.search)
 app.command()(reading_commands.show)
 app.command()(reading_commands.replay)
 app.command()(reading_commands.tail)

@@ -45,6 +45,42 @@ def ls(
     listing.run(url, None if every else limit, wanted, as_json=json)
 
 
+def search(
+    query: Annotated[
+        str,
+        typer.Argument(help='Words that a message must have, and "phrases in quotes".', show_default=False),
+    ],
+    url: Url = DEFAULT_URL,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, max=500, help="At most so many messages.")
+    ] = 20,
+    user: Annotated[str | None, typer.Option(metavar="ID", help="In conversations of this user.")] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="In conversations with a run of this model.")
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Messages of then or later: 2026-11-21, 2026-11-21T10:30, 2h or 3d."
+        ),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Messages of then or earlier; written like --since.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Find messages by their words, the newest first.
+
+    Upper and lower case are the same. Words are found as a whole; in Chinese, Japanese, Korean, Thai, Arabic and other
+    scripts any part of a text is found.
+    """
+    from recorder.cli import search
+    from recorder.storage.search.search import searched
+
+    wanted = searched(user, model, None, None, since, until, prefix="--")
+    search.run(url, query, wanted, limit, as_json=json)
+
+
 def show(
     id: Id = None,
     url: Url = DEFAULT_URL,

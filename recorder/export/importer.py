@@ -22,6 +22,8 @@ from recorder.storage.store_interface import Conflict
 #: transaction.
 _BATCH_BYTES = 2 * 2**20
 _BATCH_ROWS = 2_000
+#: Messages of one transaction of the index for the search.
+_INDEXED = 500
 
 
 @dataclass(slots=True)
@@ -95,6 +97,8 @@ class _Importer:
         try:
             try:
                 self._store_rows(rows)
+                while self._database.run(self._store.index_messages(_INDEXED)):
+                    pass
             except StoreError:
                 self._store_complete_runs()
                 raise

@@ -29,6 +29,7 @@ from recorder.recording.buffer import DrainedBatch
 from recorder.recording.committer import Committer
 from recorder.recording.database_opening import Opening
 from recorder.recording.flushes import Flushes
+from recorder.recording.late_indexing import LateIndexing
 from recorder.recording.listeners import LastAnnotations, Listeners
 from recorder.recording.open_runs import OpenRuns
 from recorder.recording.progress import Progress
@@ -82,6 +83,7 @@ class Writer:
             wake=queue.wake_writer,
             stored=self._listeners.estimated,
         )
+        self.late_indexing = LateIndexing(store)
         self._last_annotations = LastAnnotations(self._listeners, queue, self._deadline)
         self._replacement_rows = ReplacementRows(self.progress)
         self.opening = Opening(store, config, self.progress, caller_waits=caller_waits)
@@ -183,12 +185,13 @@ class Writer:
             await committer.commit(self._in_flight, self._in_flight.set_rows(rows))
             committer.update_streaming(drained)
             self.estimates.add(rows)
+            self.late_indexing.add(rows)
             self._committed_at = seconds()
         self._flushes.settle(drained.queue_offset)
         self._in_flight = None
         self._failures = 0
         if closed and drained.is_empty:
-            await self._estimate(partial(self.estimates.finish, self._has_no_time))
+            await self._in_time(partial(self.estimates.finish, self._has_no_time))
             self.estimates.give_up()
             return await self._last_annotations.may_come()
         await self._heartbeat()
@@ -256,9 +259,8 @@ class Writer:
                 self.opening.succeed()
                 return True
 
-    async def _estimate(self, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Estimate until the time to close is over. Everything is stored, so it is no error; runs without an estimate
-        are counted."""
+    async def _in_time(self, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Work until the time to close is over. Everything is stored, so it is no error."""
         work = step()
         try:
             with suppress(TimeoutError, ConnectionAbortedError):
@@ -277,8 +279,11 @@ class Writer:
     async def _wait_for_work(self) -> None:
         """Wait until there is work and `flush_interval` is over, or until the heartbeat is due."""
         while self.estimates.delay <= 0 and not (self._queue.has_work or self._has_no_time()):
-            await self._estimate(self.estimates.advance)
-        next_timer = min(self._heartbeat_at - seconds(), self._idle_at - seconds(), self.estimates.delay)
+            await self._in_time(self.estimates.advance)
+        if self.late_indexing.delay <= 0 and not (self._queue.has_work or self._has_no_time()):
+            await self._in_time(self.late_indexing.advance)
+        timers = self._heartbeat_at - seconds(), self._idle_at - seconds()
+        next_timer = min(*timers, self.estimates.delay, self.late_indexing.delay)
         timeout = min(next_timer, self._queue.seconds_until_due())
         if timeout > 0:
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,6 +26,7 @@ from recorder.replay.playback import PlayRun, frames, play, tokens
 from recorder.replay.reader_thread import ReaderThread, shared
 from recorder.storage.dialects import is_new_file, masked
 from recorder.storage.reader import Branch, DatabaseReader, RecordedRun
+from recorder.storage.search.search import SearchPage, search, searched
 
 #: The last line of the error for a request that was not recorded.
 HOW_TO_RECORD = (
@@ -195,6 +197,30 @@ class Replay:
         """`request` on an event loop."""
         run = await asyncio.wrap_future(self.reader.ask(DatabaseReader.run, run_id))
         return await asyncio.wrap_future(self.reader.ask(DatabaseReader.request, run))
+
+    def search(
+        self, query: str, *, user: str | None = None, model: str | None = None, status: str | None = None,
+        tag: str | None = None, since: str | datetime | None = None, until: str | datetime | None = None,
+        limit: int = 20, after: str | None = None,
+    ) -> SearchPage:  # fmt: skip
+        """The messages that have all words of the query, and all "phrases in quotes"; the newest first.
+
+        `since` and `until` are times of messages: a `datetime`, or a text as `recorder ls` takes. The other options are
+        those of conversations. `limit` is at most 500. `next` of a page is `after` of the following one. Raises
+        `ConfigError` for invalid options, `StoreError`.
+        """
+        wanted = searched(user, model, status, tag, since, until)
+        found: SearchPage = self._ask(search, query, wanted, limit, after)
+        return found
+
+    async def asearch(
+        self, query: str, *, user: str | None = None, model: str | None = None, status: str | None = None,
+        tag: str | None = None, since: str | datetime | None = None, until: str | datetime | None = None,
+        limit: int = 20, after: str | None = None,
+    ) -> SearchPage:  # fmt: skip
+        """`search` on an event loop."""
+        wanted = searched(user, model, status, tag, since, until)
+        return await asyncio.wrap_future(self.reader.ask(search, query, wanted, limit, after))
 
     @property
     def is_new_file(self) -> bool:

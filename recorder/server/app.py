@@ -20,6 +20,7 @@ from recorder.server.gate import Gate, refuse
 from recorder.server.health import health_routes
 from recorder.server.page_files import page_routes
 from recorder.server.problem import SCHEMA, ProblemError, answer_with_problem
+from recorder.server.search import search_routes
 from recorder.server.streams import stream_routes
 
 
@@ -42,7 +43,7 @@ def app_for(database: ServedDatabase, access: Access, allowed_origins: Sequence[
     app = FastAPI(
         title="recorder", version=VERSION, docs_url=None, redoc_url=None, separate_input_output_schemas=False
     )
-    for routes in (conversation_routes, stream_routes, health_routes):
+    for routes in (conversation_routes, search_routes, stream_routes, health_routes):
         app.include_router(routes(database))
     app.include_router(page_routes())
     app.add_middleware(Gate, access=access)

@@ -65,30 +65,30 @@ def conversation_routes(database: ServedDatabase) -> APIRouter:
     """`GET /conversations`, `/conversations/{id}` and `/runs/{id}`."""
     router = APIRouter(tags=["conversations"])
 
-    @router.get("/conversations", responses=_documented("A page of conversations, the newest first.", _PAGE))
+    @router.get("/conversations", responses=described("A page of conversations, the newest first.", _PAGE))
     async def conversations(
         request: Request, status: StatusFilter = None, user: UserFilter = None, model: ModelFilter = None,
         tag: TagFilter = None, since: Since = None, until: Until = None, metadata: Metadata = [],  # noqa: B006
         limit: Limit = 50, after: After = None,
     ) -> Response:  # fmt: skip
         """The conversations that match all conditions. `next` of the answer is `after` of the next page."""
-        user = _own_user(user, caller_of(request.scope))
+        user = own_user(user, caller_of(request.scope))
         wanted = from_options(status, user, model, tag, since, until, metadata, prefix="")
-        return _answer(await database.ask(_page, limit, wanted, _place(after)))
+        return answer(await database.ask(_page, limit, wanted, _place(after)))
 
     @router.get(
-        "/conversations/{id:text}", responses=_documented("The transcript, with branches and failed runs.")
+        "/conversations/{id:text}", responses=described("The transcript, with branches and failed runs.")
     )
     async def conversation(request: Request, id: str) -> Response:
         """One conversation: its messages and the runs without a message, each after its parent, and its runs."""
-        return _answer(await database.ask(_conversation, escape(_checked(id)), caller_of(request.scope)))
+        return answer(await database.ask(_conversation, escape(_checked(id)), caller_of(request.scope)))
 
     @router.get(
-        "/runs/{id}", responses=_documented("The run: times, usage, costs, prompt, replies, annotations.")
+        "/runs/{id}", responses=described("The run: times, usage, costs, prompt, replies, annotations.")
     )
     async def run(request: Request, id: str) -> Response:
         """One run of a model."""
-        return _answer(await database.ask(_run, id, caller_of(request.scope)))
+        return answer(await database.ask(_run, id, caller_of(request.scope)))
 
     return router
 
@@ -128,7 +128,7 @@ async def _run(reader: DatabaseReader, id: str, caller: Caller) -> dict[str, Any
     return {**about, "annotations": await conversation_details.evaluations(reader.store, found.id)}
 
 
-def _own_user(user: str | None, caller: Caller) -> str | None:
+def own_user(user: str | None, caller: Caller) -> str | None:
     """The user whose conversations are listed. Raises `ProblemError` if the caller asks for those of another one."""
     if user is not None and not caller.may_read(user):
         raise ProblemError(403, "This token is for the conversations of another user; leave user= out")
@@ -162,7 +162,7 @@ def _place(cursor: str | None) -> ListPlace | None:
     return ListPlace(at, id)
 
 
-def _answer(value: Any) -> Response:
+def answer(value: Any) -> Response:
     """A response that nobody keeps: a conversation may grow at any moment."""
     headers = {"cache-control": "no-store", **NO_SNIFFING}
     return Response(dumps(value).encode(), 200, headers, "application/json")
@@ -179,7 +179,7 @@ _PAGE: dict[str, Any] = {
 }
 
 
-def _documented(description: str, schema: dict[str, Any] = _OBJECT) -> dict[int | str, dict[str, Any]]:
+def described(description: str, schema: dict[str, Any] = _OBJECT) -> dict[int | str, dict[str, Any]]:
     return {
         200: {"description": description, "content": {"application/json": {"schema": schema}}},
         **documented(400, 401, 403, 404, 413, 422, 503),

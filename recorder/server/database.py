@@ -42,6 +42,11 @@ class ServedDatabase:
         found: T = await to_its_end(self._reader("serve").ask(method, *arguments))
         return found
 
+    async def search(self, method: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+        """As `ask`, over a connection of its own: a search may take longer than what others wait for."""
+        found: T = await to_its_end(self._reader("search").ask(method, *arguments))
+        return found
+
     def drain(self) -> None:
         """End the streams of the running event loop, and accept no more."""
         if (hub := self._hubs.get(asyncio.get_running_loop())) is not None:

@@ -29,6 +29,10 @@ from recorder.storage.rows import (
     SegmentRow,
 )
 
+#: If a batch has more messages than this, they are indexed later (`recording/late_indexing.py`): the words of a message
+#: take more time than storing it, and a burst must not be slower than without the search.
+MOST_INDEXED = 16
+
 
 @dataclass(slots=True)
 class RunSeal:

@@ -146,12 +146,22 @@ async def matching(store: SqlStore, wanted: ConversationFilter) -> dict[str, str
     return {id: at for id, at in newest if _is_between(at, wanted)}
 
 
-def _query(wanted: ConversationFilter) -> tuple[str, dict[str, Any]]:
-    """The statement that reads the conversations, and its parameters.
+async def matching_among(store: SqlStore, wanted: ConversationFilter, ids: Sequence[str]) -> set[str]:
+    """Those of these conversations that match; each is looked at by itself, however many others are stored."""
+    among = f"c.id IN (SELECT a.conversation_id FROM {store.dialect.key_rows} AS a)"
+    sql, parameters = _query(wanted, among)
+    rows: Sequence[Row] = await store.rows(sql, {**parameters, "keys": dumps([[id] for id in ids])})
+    if wanted.status in (STREAMING, INTERRUPTED):
+        rows = await _with_real_status(store, rows, wanted.status)
+    return {row["id"] for row in rows}
+
+
+def _query(wanted: ConversationFilter, *more: str) -> tuple[str, dict[str, Any]]:
+    """The statement that reads the conversations, with more conditions, and its parameters.
 
     A conversation may have older rows than `until` and newer ones; the caller checks the newest.
     """
-    conditions: list[str] = []
+    conditions: list[str] = [*more]
     parameters: dict[str, Any] = {}
     if wanted.user is not None:
         conditions.append("c.user_id = :user")

@@ -8,7 +8,7 @@ from typing import Any
 
 from recorder.core.json import dumps
 from recorder.storage import schema
-from recorder.storage.batch import Addition, Batch, RunSeal
+from recorder.storage.batch import MOST_INDEXED, Addition, Batch, RunSeal
 from recorder.storage.columns import names_of
 from recorder.storage.dialects import Insert
 from recorder.storage.rows import (
@@ -35,6 +35,7 @@ from recorder.storage.schema import (
     runs,
     segments,
 )
+from recorder.storage.search.searched_text import words_of_row
 
 
 def _columns_in(fields: Sequence[str]) -> tuple[str, ...]:
@@ -78,7 +79,7 @@ def rows_of(batch: Batch) -> list[Insert]:
     sealed = [_sealed(rows.start, seal, batch) for rows, seal in ending if seal.metadata is None]
     masked = [_sealed(rows.start, seal, batch) for rows, seal in ending if seal.metadata is not None]
     return [
-        Insert(messages, MessageRow._fields, _messages(batch)),
+        message_insert(_messages(batch)),
         Insert(context_messages, ContextMessageRow._fields, _context(batch)),
         Insert(runs, _OPEN_COLUMNS, running),
         Insert(runs, _SEALED_COLUMNS, sealed, update=_UPDATED, same=OWN),
@@ -88,6 +89,14 @@ def rows_of(batch: Batch) -> list[Insert]:
         Insert(segments, SegmentRow._fields, [row for rows in batch.runs for row in rows.segments]),
         *_annotations(batch.additions),
     ]
+
+
+def message_insert(rows: Sequence[MessageRow]) -> Insert:
+    """An insert of messages, with the words by which they are found unless they are many."""
+    if len(rows) > MOST_INDEXED:
+        return Insert(messages, MessageRow._fields, rows)
+    values = [(*row, words_of_row(row.role, row.content, row.parts)) for row in rows]
+    return Insert(messages, (*MessageRow._fields, "words"), values)
 
 
 def _producer(batch: Batch) -> tuple[Any, ...]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from sqlalchemy import URL, Connection, NullPool, create_engine, event
 from sqlalchemy.exc import OperationalError
@@ -37,6 +37,7 @@ from recorder.storage.dialects import (
     set_up_new_file,
 )
 from recorder.storage.fork_safe import Handle
+from recorder.storage.search.fill import fill_words
 
 T = TypeVar("T")
 State = Literal["empty", "current", "old"]
@@ -51,7 +52,7 @@ VERSION_TABLE = "alembic_version"
 #: How many rows of alembic's table are read. Recorder's has one row, another tool's may have several.
 _MOST_REVISIONS = 9
 _TABLES = frozenset(schema.metadata.tables)
-_NAMES = _TABLES | views.definitions("sqlite").keys() | {VERSION_TABLE}
+_NAMES = _TABLES | views.definitions("sqlite").keys() | {VERSION_TABLE, schema.MESSAGE_WORDS}
 #: Tables of every revision. Where they exist, an unknown revision belongs to a newer recorder and not to another tool.
 _SIGNATURE = frozenset(("conversations", "runs", "messages", "segments"))
 
@@ -98,6 +99,7 @@ def upgrade(url: str) -> list[str]:
     """
     applied = connected(url, upgrade_connection)
     connected(url, fill_content_hashes)
+    connected(url, fill_words)
     return applied
 
 
@@ -137,7 +139,7 @@ def connected(url: str, work: Callable[[Connection], T]) -> T:
         connect_args={"timeout": LOCK_TIMEOUT, "factory": partial(Handle, path=file_of(parsed))},
     )
     event.listen(engine, "do_connect", lambda *_: private_file(file_of(parsed)))
-    event.listen(engine, "connect", lambda connection, _record: set_up_new_file(connection.cursor()))
+    event.listen(engine, "connect", _set_up)
     with engine.connect() as connection:
         return work(connection)
 
@@ -160,6 +162,13 @@ def _begin_exclusive(connection: Connection) -> None:
     except OperationalError as error:
         if "within a transaction" not in str(error.orig):
             raise  # otherwise the engine's `begin` listener has run BEGIN IMMEDIATE, which is sufficient
+
+
+def _set_up(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    set_up_new_file(cursor)
+    cursor.execute("PRAGMA secure_delete = ON")  # the index of the search is written again and again
+    cursor.close()
 
 
 async def _connected_async(url: URL, work: Callable[[Connection], T]) -> T:

@@ -32,6 +32,7 @@ from recorder.storage.pieces import statements_of
 from recorder.storage.rights import MissingRights, opened_state
 from recorder.storage.rows import INTERRUPTED, STREAMING, Producer, SegmentRow
 from recorder.storage.schema import Id, Time, producers, runs, segments
+from recorder.storage.search.fill import index_page
 from recorder.storage.statuses import IS_OPEN
 from recorder.storage.store_interface import Conflict, Empty, Moved, RunIdTaken
 from recorder.storage.transactions import Transactions
@@ -123,6 +124,13 @@ class SqlStore:
             ended = update(runs).where(*orphaned).values(status=INTERRUPTED, ended_at=now)
             return (await connection.execute(ended)).rowcount
 
+    async def index_messages(self, count: int) -> int:
+        """Index at most `count` messages that are not indexed for the search yet; how many there were."""
+        if not self.dialect.has_index:
+            return 0
+        async with self.transaction() as connection:
+            return await connection.run_sync(index_page, count)
+
     async def rows(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """The rows of a user's query as dictionaries.
 
@@ -202,10 +210,15 @@ class SqlStore:
 
     async def _state(self, connection: AsyncConnection) -> State:
         given, writes = self.dialect.url.query, not self._read_only
-        return await connection.run_sync(opened_state, self.url, parameters=given, writes=writes)
+        found = await connection.run_sync(opened_state, self.url, parameters=given, writes=writes)
+        if writes and found == "current":
+            await self.dialect.look_for_index(connection)
+        return found
 
     async def _upgrade(self) -> None:
-        await (await self._transactions.connected()).run_sync(upgrade_connection)
+        connection = await self._transactions.connected()
+        await connection.run_sync(upgrade_connection)
+        await self._read(self.dialect.look_for_index)
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[AsyncConnection]:

@@ -29,6 +29,7 @@ from recorder.storage.rows import STREAMING
 from recorder.storage.schema import conversations, messages, runs
 from recorder.storage.store import SqlStore
 from recorder.upkeep.redacted_conversation import RedactedConversation
+from recorder.upkeep.redacted_index import index_again
 from recorder.upkeep.redacted_run import changed_run, redacted_columns
 
 #: Called with how many runs, annotations and conversations were looked at, and how many there are.
@@ -112,6 +113,8 @@ class _Redacting:
             await self._one(partial(self._redact_conversation, id))
         for conversation in self._changed:  # a recorder may have stored a message below an old one meanwhile
             await self._link_again(conversation)
+        if not self._dry_run:
+            await index_again(self._store)
         self.done.counts = dict(sorted(self._counts.items()))
 
     async def _keys(self, *columns: Any) -> AsyncIterator[Any]:

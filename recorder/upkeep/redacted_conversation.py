@@ -27,6 +27,7 @@ from recorder.storage.schema import context_messages, conversations, messages, r
 from recorder.storage.unnamed_conversations import HistoryOwner
 from recorder.upkeep.lost_links import lost_ends, lost_parents
 from recorder.upkeep.moved_evaluations import MovedEvaluations
+from recorder.upkeep.redacted_index import without_words
 from recorder.upkeep.redacted_run import MOST_ROWS, merged, redacted_columns
 
 
@@ -98,7 +99,7 @@ class RedactedConversation:
             parent = self.ids.get(meant, meant)
             if values is None and parent == row.parent_id:
                 continue
-            values = row._asdict() | (values or {})
+            values = row._asdict() | (values or {}) | {"words": None}
             id = id_of_key(
                 self.id, parent, encoded_key(message_of(values["role"], values["content"], values["parts"]))
             )
@@ -109,6 +110,8 @@ class RedactedConversation:
             new.setdefault(id, {**values, "id": id, "parent_id": parent})
             self._evaluations.add(row.id, unescape(row.content), unescape(values["content"]))
         self._replace(messages, new, {row.id for row in rows})
+        if connection.dialect.name == "sqlite":
+            self.statements += without_words([row for row in rows if row.id in self.ids])
         named = select(runs.c.prompt_message_id, runs.c.response_message_id)
         ends = (await connection.execute(named.where(runs.c.conversation_id == self.id))).all()
         for lost, meant in lost_ends(ends, rows, parents).items():

@@ -76,6 +76,8 @@ class Dialect(Protocol):
     name: str
     #: The factor by which statements may take longer than usual, over connections that are made from now on.
     patience: int
+    #: Whether messages can be indexed for the search.
+    has_index: bool
     #: A FROM item: the rows of the JSON list `:keys`, whose items are `[conversation_id, id, number]`; the
     #: last two may be missing or null.
     key_rows: str
@@ -103,6 +105,9 @@ class Dialect(Protocol):
 
     async def insert(self, connection: AsyncConnection, statements: Statements) -> list[int]:
         """Execute the statements; for each insert, the number of rows that were inserted or updated."""
+
+    async def look_for_index(self, connection: AsyncConnection) -> None:
+        """Find out whether the database can index messages for the search. Called when it is opened for writing."""
 
     async def lock_conversations(self, connection: AsyncConnection, conversations: Sequence[str]) -> None:
         """Lock these conversations until the transaction ends. Waits for another process that has locked one."""

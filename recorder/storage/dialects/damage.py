@@ -29,9 +29,12 @@ _ONE_PAGE = 512
 
 
 def tells_of_damage(error: BaseException) -> bool:
-    """Whether SQLite found a corrupt page, or the end of the file where a page has to be."""
+    """Whether SQLite found a corrupt page, or the end of the file where a page has to be.
+
+    A damaged index of the search is neither.
+    """
     code = getattr(error, "sqlite_errorcode", 0)
-    return code == _SHORT or code & 0xFF in _BROKEN
+    return code == _SHORT or (code & 0xFF in _BROKEN and code != sqlite3.SQLITE_CORRUPT_VTAB)
 
 
 class Sizes:

@@ -78,6 +78,7 @@ class Postgres:
     name = "postgresql"
     #: Several programs, perhaps of different versions, may share it, so its operator decides when to upgrade.
     upgrades_itself = False
+    has_index = True
     key_rows = (
         "(SELECT value ->> 0 AS conversation_id, CAST(value ->> 1 AS uuid) AS id,"
         " CAST(value ->> 2 AS bigint) AS number FROM json_array_elements(CAST(:keys AS json)))"
@@ -150,6 +151,9 @@ class Postgres:
         for sql, parameters, _ in statements.calls:
             counts = iter((await connection.exec_driver_sql(sql, tuple(parameters))).one())
         return [int(next(counts)) if each.rows else 0 for each in statements.inserts]
+
+    async def look_for_index(self, connection: AsyncConnection) -> None:
+        """Does nothing: each server can."""
 
     async def lock_conversations(self, connection: AsyncConnection, conversations: Sequence[str]) -> None:
         """Lock hashes of the conversations' ids, in sorted order. Goes on without the locks after `LOCK_WAIT` seconds.

@@ -28,6 +28,7 @@ from recorder.storage.dialects.driver_thread import unopened_connection
 from recorder.storage.dialects.file_watch import FileWatch
 from recorder.storage.dialects.read_only import read_only, this_file_only
 from recorder.storage.dialects.sqlite_insert import insert_statement
+from recorder.storage.dialects.sqlite_words import CORRUPT_INDEX, EXISTS, has_fts5, split_words
 from recorder.storage.dialects.url import file_of, missing_file
 from recorder.storage.failures import ROW_ERRORS, Failure, driver_error, failure_of_python_error
 from recorder.storage.fork_safe import ClosedByFork, Handle, UnsafeAfterFork, identity, is_of_fork
@@ -120,6 +121,8 @@ class SQLite:
         self._is_another = False
         self._sizes = Sizes(self.path)
         self._log_index = LogIndex(self.path)
+        #: Whether the file has an index of the search, and SQLite can write it.
+        self.has_index = True
         #: Whether SQLite found damage.
         self._is_damaged = False
         #: Whether a read-only connection creates no file. SQLite creates the log and its index even for reading. Only
@@ -202,9 +205,11 @@ class SQLite:
 
         Watchers notice the commit by the file's version, whatever `announce` is.
         """
-        return Statements(
-            inserts, [call for place, each in enumerate(inserts) for call in _calls(each, place)]
-        )
+        calls: list[DriverCall] = []
+        for place, each in enumerate(inserts):
+            stored, indexing = split_words(each, is_indexed=self.has_index)
+            calls += (*_calls(stored, place), *(call._replace(place=len(inserts)) for call in indexing))
+        return Statements(inserts, calls)
 
     async def insert(self, connection: AsyncConnection, statements: Statements) -> list[int]:
         """Insert the rows; for each insert, the number of rows that were inserted or updated."""
@@ -212,14 +217,18 @@ class SQLite:
         assert driver is not None
         # The driver's own cursor: SQLAlchemy's makes three calls of the driver's thread for a statement.
         cursor = await driver.cursor()
-        counts = [0] * len(statements.inserts)
+        counts = [0] * (len(statements.inserts) + 1)  # the last is that of the index
         try:
             for sql, parameters, place in statements.calls:
                 await cursor.execute(sql, parameters)
                 counts[place] += cursor.rowcount
         finally:
             await cursor.close()
-        return counts
+        return counts[:-1]
+
+    async def look_for_index(self, connection: AsyncConnection) -> None:
+        """Find out whether messages can be indexed. If not, they are stored without it."""
+        self.has_index = has_fts5() and (await connection.exec_driver_sql(EXISTS)).first() is not None
 
     async def lock_conversations(self, connection: AsyncConnection, conversations: Sequence[str]) -> None:
         """Does nothing: each transaction begins with the file's only write lock."""
@@ -237,6 +246,9 @@ class SQLite:
         cause = driver_error(error)
         if isinstance(cause, UnsafeAfterFork):
             return "fatal"
+        if getattr(cause, "sqlite_errorcode", 0) == CORRUPT_INDEX:
+            self.has_index = False  # messages are stored without it, which the search reports
+            return "transient"
         # The code comes first: a user's trigger may raise any message.
         if kind := _KINDS.get(getattr(cause, "sqlite_errorcode", 0) & 0xFF):
             return kind

@@ -10,12 +10,13 @@ from math import copysign
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from recorder.core.escaping import escape
 from recorder.storage.dialects import Insert
 from recorder.storage.dialects.postgres_insert import prepared
 from recorder.storage.rows import AnnotationRow, FrameRow, MessageRow
-from recorder.storage.schema import TABLES
+from recorder.storage.schema import TABLES, row_columns
 from recorder.storage.store import SqlStore
 from tests import postgres
 from tests.stores import using
@@ -60,7 +61,7 @@ def test_rows_are_read_as_they_were_inserted(rows: Sequence[Any]) -> None:
         async with store.transaction() as connection:
             statements = store.dialect.statements([Insert(table, type(rows[0])._fields, rows)])
             assert await store.dialect.insert(connection, statements) == [len(rows)]
-        return [tuple(row) for row in await store.fetch(table.select())]
+        return [tuple(row) for row in await store.fetch(select(*row_columns(type(rows[0]))))]
 
     found = using(url, story)
     postgres.drop(url)
