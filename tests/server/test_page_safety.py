@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +13,12 @@ import pytest
 from playwright.sync_api import Browser, Error, Page, expect
 
 from recorder.chat_history_callback import ChatHistoryCallback
+from recorder.cli.demo import no_proxy
 from recorder.messages import AIMessage, ChatMessage, HumanMessage, SystemMessage, ToolMessage
 from tests.hostile import spoil
 from tests.oracle import begin, finish, new_url, say
 from tests.server.browser import apart, launched, needs_chromium, opened
+from tests.server.page_recordings import answer, ask
 from tests.server.serving import CLIENT, Served, serving
 
 pytestmark = needs_chromium
@@ -186,7 +189,7 @@ def test_addresses_and_errors_stay_texts(browser: Browser, server: Served) -> No
 
 
 def test_a_live_run_stays_text(browser: Browser, server: Served) -> None:
-    """Also names of tools, arguments and reasoning, which come as tokens."""
+    """While it is typed."""
     history = apart(ChatHistoryCallback, server.database.url, conversation_id="live")
     run_id = apart(begin, history)
     apart(say, history, run_id, ATTACKS)
@@ -196,6 +199,34 @@ def test_a_live_run_stays_text(browser: Browser, server: Served) -> None:
         expect(page.locator(".message.assistant .badge")).to_have_text("streaming")
         check(page, "live")
     apart(lambda: history.close().wait(10))
+
+
+def test_tokens_of_tools_and_reasoning_stay_texts(browser: Browser, server: Served) -> None:
+    """The names of tools, their arguments and the reasoning of a replay."""
+    apart(_record_tools, server.database.url)
+    with opened(browser, f"{server.url}/#/c/tools") as page:
+        calls = page.locator(".call h4 bdi")
+        expect(calls).to_have_text(list(NAMES))
+        unfold(page)
+        check(page, "stored")
+        page.get_by_role("button", name="Replay").click()
+        expect(page.locator(".replaying [role=status]")).to_have_text("Replayed to its end")
+        expect(page.locator(".typed .call h4 bdi")).to_have_text(list(NAMES))
+        assert page.locator(".typed .reasoning .text").text_content() == "".join(NAMES)
+        check(page, "replayed")
+
+
+#: Attacks that a provider's JSON can carry.
+NAMES = ATTACKS[:12]
+
+
+def _record_tools(url: str) -> None:
+    calls = [
+        {"id": f"call{number}", "name": name, "arguments": json.dumps({name: name})}
+        for number, name in enumerate(NAMES)
+    ]
+    with no_proxy(), ChatHistoryCallback(url, conversation_id="tools") as history:
+        ask(history, [HumanMessage("Hi")], answer("", interval=0, reasoning=NAMES, tool_calls=calls))
 
 
 def test_a_malicious_file_is_shown_or_refused(
