@@ -29,7 +29,7 @@ export async function send(path, { headers = {}, signal } = {}) {
       headers: token === null ? headers : { ...headers, authorization: `Bearer ${token}` },
       signal,
     });
-    if (response.status !== 401) return response;
+    if (!needsToken(response)) return response;
     if (sessionStorage.getItem(KEY) === token) await newToken(token !== null);
     signal?.throwIfAborted();
   }
@@ -74,6 +74,11 @@ export function query(fields) {
     ([, value]) => value !== "" && value !== null && value !== undefined,
   );
   return found.map(([name, value]) => `${name}=${part(String(value))}`).join("&");
+}
+
+/** An application that checks its own requests, by a cookie for instance, does not ask for a token. */
+function needsToken(response) {
+  return response.status === 401 && /^bearer\b/i.test(response.headers.get("www-authenticate") ?? "");
 }
 
 async function reach(path, options) {
