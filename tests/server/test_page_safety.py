@@ -278,10 +278,9 @@ def test_the_policy_holds_where_the_code_would_not(browser: Browser, server: Ser
     with pytest.raises(Error, match="Failed to fetch"):
         page.evaluate("fetch('https://attack.test/')")
     page.evaluate("document.body.setAttribute('style', 'color: red')")
-    assert page.evaluate("[window.attacked ?? null, getComputedStyle(document.body).color]") != [
-        None,
-        "rgb(255, 0, 0)",
-    ]
+    attacked, color = page.evaluate("[window.attacked ?? null, getComputedStyle(document.body).color]")
+    assert attacked is None
+    assert color != "rgb(255, 0, 0)"
     assert any("style-src" in text for text in refused)
     assert any("connect-src" in text for text in refused)
     page.close()

@@ -7,6 +7,8 @@ import { badge } from "./message.js";
 import { FILTERS, address } from "./place.js";
 
 const PAGE = 50;
+/** After so many pages without a hit the search goes on when the reader says so. */
+const MOST_EMPTY = 5;
 /** What records the client of a program. */
 const EXAMPLE = `from recorder import (
   ChatHistoryCallback, attach)
@@ -23,9 +25,7 @@ export class ConversationList {
     this.open = { conversation: null, message: null };
     this.rows = el("ol", { class: "rows" });
     this.more = el("button", { type: "button", class: "more", onclick: () => this.next() }, "More");
-    this.observer = new IntersectionObserver(
-      (seen) => seen.some((each) => each.isIntersecting) && this.next(),
-    );
+    this.observer = new IntersectionObserver((seen) => this.onMore(seen));
     this.forget();
     this.watch(onFilters);
   }
@@ -60,8 +60,9 @@ export class ConversationList {
     if (this.loading !== null) return;
     if (!this.loaded) await this.load();
     if (!this.loaded || this.isSearch) return;
+    const { filters } = this;
     const page = await get(`conversations?${this.parameters(null)}`);
-    if (this.loading !== null) return;
+    if (this.loading !== null || this.filters !== filters) return;
     const read = new Set(page.conversations.map((item) => item.id));
     const behind = page.next === null ? [] : this.items.filter((item) => !read.has(item.id));
     if (behind.length === 0) this.cursor = page.next;
@@ -88,9 +89,16 @@ export class ConversationList {
     this.loading = this.cursor = null;
     /** Whether all messages can be found by a search. */
     this.isComplete = true;
+    /** So many pages without a hit were read one after the other. */
+    this.emptyPages = 0;
     this.items = [];
     this.nodes = new Map();
     this.loaded = false;
+  }
+
+  /** The button for more is seen: press it. Pages without a hit are not read on and on. */
+  onMore(seen) {
+    if (seen.some((each) => each.isIntersecting) && this.emptyPages < MOST_EMPTY) this.next();
   }
 
   async next() {
@@ -104,6 +112,7 @@ export class ConversationList {
       const page = await this.page(loading.signal);
       if (this.loading !== loading) return;
       this.items.push(...page.items);
+      this.emptyPages = page.items.length === 0 ? this.emptyPages + 1 : 0;
       this.cursor = page.next;
       this.loaded = true;
       this.draw();
