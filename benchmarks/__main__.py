@@ -30,6 +30,7 @@ SECTIONS = (
     "redaction",
     "replay",
     "listing",
+    "search",
     "otel",
     "analyzers",
     "costs",

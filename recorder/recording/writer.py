@@ -182,10 +182,11 @@ class Writer:
             committer = self._committer
             rows = committer.attempts.separate(serialize(drained.runs, committer.file))
             self._pricing.set_costs(rows)
-            await committer.commit(self._in_flight, self._in_flight.set_rows(rows))
+            parts = self._in_flight.set_rows(rows)
+            await committer.commit(self._in_flight, parts)
             committer.update_streaming(drained)
             self.estimates.add(rows)
-            self.late_indexing.add(rows)
+            self.late_indexing.add(parts)
             self._committed_at = seconds()
         self._flushes.settle(drained.queue_offset)
         self._in_flight = None

@@ -22,6 +22,7 @@ from recorder.core.trampoline import Trampoline
 from recorder.errors import ConfigError, RecorderError, SchemaError, StoreError
 from recorder.storage.batch import Batch, Part
 from recorder.storage.conversation_owners import ConversationOwners, Key
+from recorder.storage.damaged_index import stored_without_damaged_index
 from recorder.storage.dialects import Damage, Statements, Watch, dialect_of, masked, open_error, parse_url
 from recorder.storage.failures import Failure
 from recorder.storage.inserts import inserts_of
@@ -94,13 +95,7 @@ class SqlStore:
             await self._try(rows_to_try(batch.producer, batch.trial_bytes))
             return
         added = [each.conversation_id for each in batch.additions if each.added and not each.threaded]
-        if not added:
-            checked = await self._thread_and_insert(batch)
-        else:
-            await self._reopen_if_moved()
-            # Without a lock two processes could add below the same message and so make a branch by accident.
-            async with self._transactions.locking(added):
-                checked = await self._thread_and_insert(batch)
+        checked = await stored_without_damaged_index(self.dialect, partial(self._append, batch, added))
         self._owners.remember(checked)  # only now: the transaction is committed
         self._last = batch.producer
         self.dialect.look()
@@ -231,6 +226,15 @@ class SqlStore:
         except Exception as error:
             self.dialect.look(error)
             raise
+
+    async def _append(self, batch: Batch, added: Sequence[str]) -> list[Key]:
+        """Returns what `_insert` returns. `added` are the conversations to which messages are added."""
+        if not added:
+            return await self._thread_and_insert(batch)
+        await self._reopen_if_moved()
+        # Without a lock two processes could add below the same message and so make a branch by accident.
+        async with self._transactions.locking(added):
+            return await self._thread_and_insert(batch)
 
     async def _thread_and_insert(self, batch: Batch) -> list[Key]:
         """Thread the messages and insert all rows. Returns what `_insert` returns."""

@@ -109,6 +109,9 @@ class Dialect(Protocol):
     async def look_for_index(self, connection: AsyncConnection) -> None:
         """Find out whether the database can index messages for the search. Called when it is opened for writing."""
 
+    def may_be_of_index(self, error: BaseException) -> bool:
+        """Whether a damaged index of the search may be the cause of an error."""
+
     async def lock_conversations(self, connection: AsyncConnection, conversations: Sequence[str]) -> None:
         """Lock these conversations until the transaction ends. Waits for another process that has locked one."""
 

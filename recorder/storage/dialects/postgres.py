@@ -155,6 +155,10 @@ class Postgres:
     async def look_for_index(self, connection: AsyncConnection) -> None:
         """Does nothing: each server can."""
 
+    def may_be_of_index(self, error: BaseException) -> bool:
+        """Always False: the server says which index is damaged, and other indexes are as necessary."""
+        return False
+
     async def lock_conversations(self, connection: AsyncConnection, conversations: Sequence[str]) -> None:
         """Lock hashes of the conversations' ids, in sorted order. Goes on without the locks after `LOCK_WAIT` seconds.
 

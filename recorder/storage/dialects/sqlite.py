@@ -28,7 +28,7 @@ from recorder.storage.dialects.driver_thread import unopened_connection
 from recorder.storage.dialects.file_watch import FileWatch
 from recorder.storage.dialects.read_only import read_only, this_file_only
 from recorder.storage.dialects.sqlite_insert import insert_statement
-from recorder.storage.dialects.sqlite_words import CORRUPT_INDEX, EXISTS, has_fts5, split_words
+from recorder.storage.dialects.sqlite_words import EXISTS, has_fts5, split_words
 from recorder.storage.dialects.url import file_of, missing_file
 from recorder.storage.failures import ROW_ERRORS, Failure, driver_error, failure_of_python_error
 from recorder.storage.fork_safe import ClosedByFork, Handle, UnsafeAfterFork, identity, is_of_fork
@@ -230,6 +230,10 @@ class SQLite:
         """Find out whether messages can be indexed. If not, they are stored without it."""
         self.has_index = has_fts5() and (await connection.exec_driver_sql(EXISTS)).first() is not None
 
+    def may_be_of_index(self, error: BaseException) -> bool:
+        """Whether a damaged index may be the cause. FTS5 writes at the commit, so the error does not tell."""
+        return self.has_index and self.failure(error) not in ("transient", "slow")
+
     async def lock_conversations(self, connection: AsyncConnection, conversations: Sequence[str]) -> None:
         """Does nothing: each transaction begins with the file's only write lock."""
 
@@ -246,9 +250,6 @@ class SQLite:
         cause = driver_error(error)
         if isinstance(cause, UnsafeAfterFork):
             return "fatal"
-        if getattr(cause, "sqlite_errorcode", 0) == CORRUPT_INDEX:
-            self.has_index = False  # messages are stored without it, which the search reports
-            return "transient"
         # The code comes first: a user's trigger may raise any message.
         if kind := _KINDS.get(getattr(cause, "sqlite_errorcode", 0) & 0xFF):
             return kind

@@ -17,8 +17,6 @@ from recorder.core.clock import iso, parse_iso
 from recorder.storage.dialects.common import DriverCall, Insert
 from recorder.storage.schema import CREATE_MESSAGE_WORDS, MESSAGE_WORDS, messages
 
-#: Says that a table of the index is damaged; the rest of the file is not. https://sqlite.org/rescode.html
-CORRUPT_INDEX = 267
 EXISTS = f"SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '{MESSAGE_WORDS}'"
 CREATE = CREATE_MESSAGE_WORDS
 REMOVE = f"INSERT INTO {MESSAGE_WORDS} ({MESSAGE_WORDS}, rowid, words) VALUES ('delete', :number, :words)"

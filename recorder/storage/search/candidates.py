@@ -148,12 +148,13 @@ async def _on_sqlite(
         )
     conditions, parameters = _conditions(store, wanted, after)
     where, order = " AND ".join(conditions), _order(store)
-    if wanted.user is not None and await _has_few(store, parameters["user"]):
+    most = count if wanted.user is None else max(count, _ROWIDS)
+    rowids = await _rowids(store, query, wanted, after, most)
+    # A frequent word, and nearly all of its messages are of other users.
+    if wanted.user is not None and len(rowids) == most and await _has_few(store, parameters["user"]):
         sql = f"SELECT {_COLUMNS} FROM messages AS m WHERE {where} ORDER BY {order} LIMIT :most"
         rows = await store.rows(sql, {**parameters, "most": count})
         return Candidates(rows, place_of(rows[-1]) if len(rows) == count else None)
-    most = count if wanted.user is None else max(count, _ROWIDS)
-    rowids = await _rowids(store, query, wanted, after, most)
     sql = (
         f"SELECT {_COLUMNS} FROM messages AS m WHERE m.created_at IN (SELECT value FROM json_each(:times)) "
         f"AND {where} ORDER BY {order} LIMIT :most"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 
 from recorder.core.json import dumps
 from recorder.storage.dialects.sqlite_words import (
@@ -15,6 +16,7 @@ from recorder.storage.dialects.sqlite_words import (
     has_fts5,
     stored_time,
 )
+from recorder.storage.schema import MESSAGE_WORDS
 from recorder.storage.search.searched_text import words_of_row
 
 #: Messages of one transaction if nobody waits for it.
@@ -41,7 +43,7 @@ def fill_words(connection: Connection) -> int:
     """Index all messages that are not, each page in a transaction of its own; how many were indexed.
 
     A call that was stopped can be repeated. On SQLite it creates the table of the index if an upgrade without FTS5 did
-    not, and does nothing without FTS5. `connection` has no open transaction.
+    not, makes a damaged one again, and does nothing without FTS5. `connection` has no open transaction.
     """
     if connection.dialect.name == "sqlite":
         if not has_fts5():
@@ -49,6 +51,18 @@ def fill_words(connection: Connection) -> int:
         with connection.begin():
             if connection.exec_driver_sql(EXISTS).first() is None:
                 connection.exec_driver_sql(CREATE)
+    try:
+        return _fill(connection)
+    except DBAPIError:
+        if connection.dialect.name != "sqlite":
+            raise
+    with connection.begin():  # the index is damaged
+        for statement in (f"DROP TABLE {MESSAGE_WORDS}", CREATE, "UPDATE messages SET words = NULL"):
+            connection.exec_driver_sql(statement)
+    return _fill(connection)
+
+
+def _fill(connection: Connection) -> int:
     done = 0
     while True:
         with connection.begin():
