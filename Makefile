@@ -10,6 +10,7 @@
 # make bench         the table of measurements
 # make docs          the pages of docs/ and a reference of every public name as a site, build/docs/index.html
 # make faults        kills, cuts and broken networks on databases of its own, judged (ARGS="--seconds 60 --url ...")
+# make screenshot    make docs/images/page.png anew (needs Debian's chromium)
 # make lock          write the lists of packages in .ci/lock anew, with today's versions
 # make migrate       bring the database at RECORDER_URL to the newest schema
 # make clean         remove what these made
@@ -19,7 +20,7 @@
 # Python: it has an environment of its own, .venv-3.13 for a Python 3.13. WORKERS=1 runs the tests in one process.
 
 .DELETE_ON_ERROR:
-.PHONY: run help check fmt test test-fast test-all test-pythons test-lowest test-latest newest bench docs faults lock migrate clean
+.PHONY: run help check fmt test test-fast test-all test-pythons test-lowest test-latest newest bench docs faults screenshot lock migrate clean
 ARGS ?=
 WORKERS ?= logical
 SITE ?= build/docs
@@ -102,6 +103,9 @@ docs: $(VENV)/.docs
 
 faults: $(VENV)/.dev
 	@$(BIN)/python -m tests.faults $(ARGS)
+
+screenshot: $(VENV)/.dev
+	@$(BIN)/python -m tests.server.screenshot
 
 # The largest list first; the others are parts of it, so that one environment serves all. The lowest versions of what
 # users install are found without their needs, and the tools for development are fitted to them.

@@ -35,6 +35,7 @@ SECTIONS = (
     "analyzers",
     "costs",
     "serve",
+    "page",
 )
 #: Only when asked for by name.
 EXTRA = ("profile",)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -72,14 +73,14 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    """Print in the first lines which tests are run, and whether genuine streams and pgbouncer are there."""
+    """Print in the first lines which tests are run, and whether genuine streams, pgbouncer and Chromium are there."""
     options = config.option
     matrices = "whole" if options.all else f"sampled with --seed {options.seed}"
     there = f"{len(all_streams())} in {FOLDER}, {len(chat_streams())} of them chat"
     return [
         f"tests: {'the fast ones' if options.fast else 'all'}; matrices: {matrices}",
         f"genuine provider streams: {there if all_streams() else MISSING}",
-        f"pgbouncer: {pgbouncer.PROGRAM or 'not installed'}",
+        f"pgbouncer: {pgbouncer.PROGRAM or 'not installed'}; chromium: {shutil.which('chromium') or 'not installed'}",
     ]
 
 

@@ -37,7 +37,7 @@ recording: survival writer
 replay: follow reader_thread replayed_model
 runs: collected_streams open_streams
 storage: indexes migrate poolers postgres revisions store
-server: access app conversations docs follower http_limits hub reconnects streams
+server: access app conversations docs follower http_limits hub page page_files page_safety reconnects streams
 testing: first_use provider pytest_plugin scratch_database
 upkeep: stored_analysis
 wire: adds_up

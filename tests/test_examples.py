@@ -51,7 +51,7 @@ def run(environment: dict[str, str], tmp_path: Path, warning_flags: list[str]) -
     return run
 
 
-@pytest.mark.parametrize("name", ["llm", "async_iterator", "serve_fastapi"])
+@pytest.mark.parametrize("name", ["llm", "async_iterator", "serve_fastapi", "stream_route"])
 def test_the_song_is_printed(run: Run, name: str) -> None:
     """The example prints all tokens of the answer."""
     assert run(name) == SONG
@@ -217,6 +217,25 @@ def test_a_limit_is_reported_and_costs_are_stored(run: Run, tmp_path: Path) -> N
     )
     assert user == "anna"
     assert cost > 0.00001
+
+
+def test_a_websocket_answers_one_question_after_the_other(run: Run, tmp_path: Path) -> None:
+    """Both answers are printed, and both turns are stored in the conversation that the path names."""
+    assert run("websocket_route") == SONG * 2
+    assert roles(tmp_path) == ["user", "assistant", "user", "assistant"]
+
+
+def test_a_bot_answers_in_each_channel(run: Run, tmp_path: Path) -> None:
+    """Each channel is a conversation of its own, with its user."""
+    lines = sorted(run("bot").splitlines())
+    assert lines == [
+        f"general: {len(SONG)} characters for anna", f"music: {len(SONG)} characters for boris"
+    ]  # fmt: skip
+    query = "SELECT id, user_id FROM conversations ORDER BY id"
+    assert sql(f"sqlite:///{tmp_path / 'chat_history.db'}", query) == [
+        ("general", "anna"),
+        ("music", "boris"),
+    ]
 
 
 def roles(folder: Path) -> list[str]:

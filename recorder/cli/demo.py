@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.cli import console, queries, replay
+from recorder.cli.options import SERVE_PORT
 from recorder.cli.program import program
 from recorder.config import default_url
 from recorder.core.clock import now
@@ -144,6 +145,10 @@ def _suggest(recorded: _DemoRun, url: str) -> None:
         f"  {command} show {recorded.conversation}{option}",
         f"  {command} ls{option}",
         f"  {command} stats{option}",
+        f"  {command} serve{option}",
+        "",
+        "While the last one runs, a browser shows all of it at",
+        f"http://127.0.0.1:{SERVE_PORT}/#/c/{recorded.conversation}",
     )
 
 

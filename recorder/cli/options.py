@@ -9,6 +9,9 @@ import typer
 
 from recorder.config import DEFAULT_URL, default_url
 
+#: The port of `recorder serve`.
+SERVE_PORT = 8765
+
 
 def complete_id(ctx: typer.Context, incomplete: str) -> list[str]:
     """The ids for a shell that completes this beginning; none without a database."""

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from recorder.cli.options import Id, Json, Url, complete_id
+from recorder.cli.options import SERVE_PORT, Id, Json, Url, complete_id
 from recorder.config import DEFAULT_URL
 
 
@@ -223,7 +223,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Listen on this address.")] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Listen on this port; 0 takes a free one.")
-    ] = 8765,
+    ] = SERVE_PORT,
     token: Annotated[
         list[str] | None,
         typer.Option(

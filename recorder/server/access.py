@@ -56,11 +56,15 @@ class Access:
 
     def check(self, headers: Headers, scheme: str) -> Caller:
         """The caller of a request or WebSocket. Raises `ProblemError` with status 400, 401 or 403."""
+        return self._caller(self.check_place(headers, scheme))
+
+    def check_place(self, headers: Headers, scheme: str) -> Mapping[str, Sequence[str]]:
+        """Check the Host and the Origin alone; the headers by name. Raises `ProblemError` with status 400 or 403."""
         found = _by_name(headers)
         host = self._checked_host(found.get("host", []))
         for origin in found.get("origin", []):
             self._check_origin(origin.lower(), host, scheme)
-        return self._caller(found)
+        return found
 
     def _checked_host(self, given: Sequence[str]) -> str:
         if len(given) != 1 or (found := _HOST.fullmatch(given[0])) is None:

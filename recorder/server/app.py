@@ -18,6 +18,7 @@ from recorder.server.conversations import conversation_routes
 from recorder.server.database import ServedDatabase, served
 from recorder.server.gate import Gate, refuse
 from recorder.server.health import health_routes
+from recorder.server.page_files import page_routes
 from recorder.server.problem import SCHEMA, ProblemError, answer_with_problem
 from recorder.server.search import search_routes
 from recorder.server.streams import stream_routes
@@ -44,6 +45,7 @@ def app_for(database: ServedDatabase, access: Access, allowed_origins: Sequence[
     )
     for routes in (conversation_routes, search_routes, stream_routes, health_routes):
         app.include_router(routes(database))
+    app.include_router(page_routes())
     app.add_middleware(Gate, access=access)
     if allowed_origins:
         app.add_middleware(

@@ -8,6 +8,7 @@ import json
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -24,6 +25,23 @@ from recorder.storage import conversation_details
 from recorder.storage.conversation_filter import ConversationFilter, from_options
 from recorder.storage.conversation_list import ListPlace, page
 from recorder.storage.reader import DatabaseReader
+
+
+class AnyTextConvertor(Convertor[str]):
+    """As Starlette's `path`, but also with line breaks: a conversation's id may have them."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        """The text of the address."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """The address of the text."""
+        return value
+
+
+register_url_convertor("text", AnyTextConvertor())
 
 Status = Literal["streaming", "complete", "incomplete", "cancelled", "error", "interrupted"]
 _TEXT = {"max_length": 1_000}
@@ -59,7 +77,7 @@ def conversation_routes(database: ServedDatabase) -> APIRouter:
         return answer(await database.ask(_page, limit, wanted, _place(after)))
 
     @router.get(
-        "/conversations/{id:path}", responses=described("The transcript, with branches and failed runs.")
+        "/conversations/{id:text}", responses=described("The transcript, with branches and failed runs.")
     )
     async def conversation(request: Request, id: str) -> Response:
         """One conversation: its messages and the runs without a message, each after its parent, and its runs."""

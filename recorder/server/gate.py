@@ -5,6 +5,7 @@ from __future__ import annotations
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from recorder.server.access import Access, Caller
+from recorder.server.page_files import is_page
 from recorder.server.problem import ProblemError, problem_of
 
 #: Bytes of a body. Nothing that is served here needs one.
@@ -25,7 +26,10 @@ class Gate:
             await self._app(scope, receive, send)
             return
         try:
-            scope[_CALLER] = self._access.check(scope["headers"], scope.get("scheme", "http"))
+            if is_page(scope):
+                self._access.check_place(scope["headers"], scope.get("scheme", "http"))
+            else:
+                scope[_CALLER] = self._access.check(scope["headers"], scope.get("scheme", "http"))
             _check_length(scope)
         except ProblemError as error:
             await refuse(scope, receive, send, error)

@@ -36,10 +36,12 @@ def test_the_commands_of_a_demonstration_can_be_run(tmp_path: Path) -> None:
     """The program is in no folder of PATH, so its path is part of them."""
     (tmp_path / ".venv").symlink_to(BIN.parent)
     done = run(".venv/bin/recorder", "demo", "--pace", "5000", folder=tmp_path)
-    suggested = done.stdout.split("Next:\n")[1].splitlines()
+    commands, _, page = done.stdout.split("Next:\n")[1].partition("\n\n")
+    suggested = commands.splitlines()
     assert [line.split()[:2] for line in suggested] == [
-        [".venv/bin/recorder", command] for command in ("show", "ls", "stats")
+        [".venv/bin/recorder", command] for command in ("show", "ls", "stats", "serve")
     ]
+    assert "http://127.0.0.1:8765/#/c/demo-" in page
     assert "Write me a song" in run("sh", "-c", suggested[0], folder=tmp_path).stdout
 
 
