@@ -19,6 +19,8 @@ log = logging.getLogger("recorder")
 _AT_ONCE = 50
 #: The pause after a transaction, as a multiple of the time that it took: a third of one thread is used at most.
 _PAUSE = 2
+#: A burst has ended when no further batch of it came for so long, or it has taken the longer time (seconds).
+_QUIET, _LONGEST_BURST = 0.3, 5.0
 #: The pause after an error (seconds): the database is locked or away, or the role may not change messages.
 _RETRY = 60.0
 
@@ -29,14 +31,19 @@ class LateIndexing:
     def __init__(self, store: Any) -> None:
         self._store = store
         self._next_at = 0.0  # messages of earlier processes may wait
+        self._burst_began = -inf
         self._has_failed = False
         #: Messages that were indexed.
         self.indexed = 0
 
     def add(self, parts: Sequence[Part]) -> None:
-        """These parts are stored. If they are many, their messages are not indexed."""
-        if self._next_at == inf and sum(len(part.messages) for part in parts) > MOST_INDEXED:
-            self._next_at = seconds()
+        """These parts are stored. If they are many, their messages are not indexed: a burst goes on, or ends here."""
+        if sum(len(part.messages) for part in parts) <= MOST_INDEXED:
+            return
+        now = seconds()
+        if self._next_at == inf:
+            self._burst_began = now
+        self._next_at = max(now, min(now + _QUIET, self._burst_began + _LONGEST_BURST))
 
     @property
     def delay(self) -> float:
