@@ -1,0 +1,52 @@
+"""What `recorder serve --proxy` and `--replay` answer with."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from rich.text import Text
+
+from recorder.chat_history_callback import ChatHistoryCallback
+from recorder.cli import console
+from recorder.cli.provider_options import ProviderOptions
+from recorder.replay.pace import Options
+from recorder.server.proxy.provider_paths import ProviderAnswers, ProviderPaths
+from recorder.server.proxy.replay_endpoints import ReplayEndpoints
+from recorder.server.proxy.upstreams import Upstream
+
+#: What waits for a database that is away (bytes). Clients are served meanwhile.
+_QUEUE = 256 * 2**20
+#: A thread that computes gives way after this time (seconds). The writer would else delay the event loop by 5 ms.
+_SWITCH_INTERVAL = 0.0005
+
+
+def new_history(url: str) -> ChatHistoryCallback:
+    """The history of a proxy: it never makes a client wait, and finds the conversation of calls that name none.
+
+    Raises `RecorderError`, but not for a database that is away.
+    """
+    history = ChatHistoryCallback(url, thread="history", overflow="drop_newest", max_queue_bytes=_QUEUE)
+    if not history.stats().healthy:
+        console.notice(
+            Text("The database cannot be reached now; calls pass through, and are stored when it can.")
+        )
+    return history
+
+
+def add(
+    app: Any, database: Any, access: Any, upstreams: Mapping[str, Upstream], history: ChatHistoryCallback | None,
+    options: ProviderOptions,
+) -> ProviderAnswers | None:  # fmt: skip
+    """Let the application answer calls to the upstreams' paths; None if the options say nothing of them."""
+    if history is not None:
+        from recorder.server.app import add_proxy
+
+        sys.setswitchinterval(_SWITCH_INTERVAL)
+        return add_proxy(app, history, database, access, upstreams)
+    if not options.replay:
+        return None
+    answers = ReplayEndpoints(database, Options(options.speed, options.max_gap))
+    app.add_middleware(ProviderPaths, access=access, upstreams=upstreams, answers=answers)
+    return answers

@@ -1,0 +1,42 @@
+"""The options of `recorder serve` for providers' paths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from recorder.errors import ConfigError
+
+if TYPE_CHECKING:
+    from recorder.server.proxy.upstreams import Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderOptions:
+    """Whether the server is a recording proxy, or replays. Raises `ConfigError` for options that do not go together."""
+
+    proxy: bool = False
+    replay: bool = False
+    #: `NAME=URL`, each.
+    given_upstreams: Sequence[str] = ()
+    #: The pace of a replay.
+    speed: float | None = 1.0
+    max_gap: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.proxy and self.replay:
+            raise ConfigError("--proxy records and --replay answers from the recording; give one of them")
+        if self.given_upstreams and not (self.proxy or self.replay):
+            raise ConfigError("--upstream names a provider for --proxy or --replay; give one of them, too")
+
+    def upstreams(self) -> Mapping[str, Upstream]:
+        """The upstreams by name. Raises `ConfigError`."""
+        if not (self.proxy or self.replay):
+            return {}
+        from recorder.server.proxy.upstreams import upstreams_of_options
+
+        return upstreams_of_options(self.given_upstreams)
+
+
+NO_PROVIDERS = ProviderOptions()

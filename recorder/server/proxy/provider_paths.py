@@ -1,0 +1,105 @@
+"""Sends requests to providers' paths to the proxy or to the replay, and all others on. It is ASGI middleware.
+
+Such requests carry the provider's key as their Authorization. So the token of this server comes in a header of its own,
+or in the path.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Protocol
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from recorder.server.access import Access, Caller
+from recorder.server.problem import problem_of
+from recorder.server.proxy.request_body import ClientLeftError
+from recorder.server.proxy.target import Target, target_of
+from recorder.server.proxy.upstreams import Upstream
+
+log = logging.getLogger("recorder")
+
+#: The header with the token of this server.
+TOKEN_HEADER = "x-recorder-token"
+
+
+class ProviderAnswers(Protocol):
+    """What answers requests to providers' paths."""
+
+    #: Whether a token may come as the provider's key, because that goes nowhere.
+    takes_keys_as_tokens: bool
+
+    async def answer(
+        self, target: Target, caller: Caller, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Answer one request. What it raises before the response has begun is sent as a problem."""
+
+    def drain(self, within: float) -> None:
+        """End what is under way within so many seconds."""
+
+    async def aclose(self) -> None:
+        """Close what it has opened."""
+
+
+class ProviderPaths:
+    """Answers requests to `/<upstream>/...`."""
+
+    def __init__(
+        self, app: ASGIApp, access: Access, upstreams: Mapping[str, Upstream], answers: ProviderAnswers
+    ) -> None:
+        self._app = app
+        self._access = access
+        self._upstreams = upstreams
+        self._answers = answers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        sent = _Sent(send)
+        try:
+            target = target_of(scope, self._upstreams)
+            if target is not None:
+                await self._answers.answer(target, self._caller(target, scope), scope, receive, sent.send)
+        except ClientLeftError:
+            return
+        except Exception as error:
+            if sent.has_begun:
+                log.warning("A response through the proxy is cut: %s", type(error).__name__, exc_info=error)
+            else:
+                await problem_of(error)(scope, receive, send)
+            return
+        if target is None:
+            await self._app(scope, receive, send)
+
+    def _caller(self, target: Target, scope: Scope) -> Caller:
+        headers = scope["headers"]
+        named = [value.decode("latin-1") for name, value in headers if name == TOKEN_HEADER.encode()]
+        tokens = [*named, *([target.token] if target.token is not None else [])]
+        if not tokens and self._answers.takes_keys_as_tokens:
+            tokens = _keys_in(scope)
+        return self._access.check_provider_path(headers, scope.get("scheme", "http"), tokens)
+
+
+class _Sent:
+    """Remembers whether a response has begun."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.has_begun = False
+
+    async def send(self, message: Message) -> None:
+        self.has_begun = True
+        await self._send(message)
+
+
+def _keys_in(scope: Scope) -> list[str]:
+    found = []
+    for name, value in scope["headers"]:
+        text = value.decode("latin-1")
+        if name == b"authorization" and text[:7].lower() == "bearer ":
+            found.append(text[7:].strip())
+        elif name in (b"x-api-key", b"api-key", b"x-goog-api-key"):
+            found.append(text)
+    return found

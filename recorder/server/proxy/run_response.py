@@ -1,0 +1,203 @@
+"""The provider's response to a run once more, from any byte on: from the database, also while it still comes.
+
+So a client that was cut gets the rest, from any server process and after any crash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from recorder.errors import NotFound, RecorderError
+from recorder.replay.driver import StepQueries, asteps
+from recorder.replay.http.failure import status_of
+from recorder.replay.http.response import EVENTS, JSON, RUN_HEADER, connection_end
+from recorder.replay.pace import Options
+from recorder.replay.playback import EndStep, FramesStep, Step, frames
+from recorder.server.access import Caller
+from recorder.server.conversations import run_for
+from recorder.server.database import ServedDatabase
+from recorder.server.gate import caller_of
+from recorder.server.hub import Hub, Reason
+from recorder.server.problem import NO_SNIFFING, ProblemError, documented
+from recorder.server.proxy.early_end import EarlyEnd, http_client_left
+from recorder.server.streams import begun_run
+from recorder.storage.id_lookup import uuid_of
+from recorder.storage.reader import DatabaseReader, RecordedRun
+from recorder.storage.rows import ERROR
+
+log = logging.getLogger("recorder")
+
+#: A run is stored within this time after its begin (seconds).
+_STORED_WITHIN = 5.0
+#: The largest offset (bytes).
+_MOST = 2**53
+Offset = Annotated[int, Query(ge=0, le=_MOST, description="The number of the first byte.")]
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The bytes of the response, as the provider sent them.",
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    },
+    **documented(400, 401, 403, 404, 409, 413, 416, 422, 503),
+}
+
+
+def response_routes(database: ServedDatabase) -> APIRouter:
+    """`GET /runs/{id}/response`."""
+    router = APIRouter(tags=["streams"])
+
+    @router.get("/runs/{id}/response", responses=_RESPONSES, response_class=Response)
+    async def response(request: Request, id: str, offset: Offset = 0) -> Response:
+        """The provider's response from a byte on: what is stored at once, the rest as it is stored."""
+        return await run_response(database, id, caller_of(request.scope), str(offset), status=200)
+
+    return router
+
+
+async def run_response(
+    database: ServedDatabase, run_id: str, caller: Caller, offset: str | None, *, status: int | None = None
+) -> Response:
+    """The response of a run from a byte on, with the provider's status unless another one is given.
+
+    Raises `ProblemError` for an offset that is no number or behind the end, and for a run without recorded bytes.
+    """
+    if offset is not None and not (offset.isascii() and offset.isdigit() and len(offset) < 16):
+        raise ProblemError(400, f"The offset is {offset!r:.80}; send the number of the first byte")
+    run = await _stored_run(database, run_id, caller)
+    body = _StoredBody(database.hub(), run)
+    pieces = body.pieces(int(offset or 0))
+    first = await anext(pieces, None)
+    if first is None and not body.length and body.end_is_cut:
+        raise ProblemError(409, f"No bytes of a response to run {run.id} are stored; it is {body.run.status}")
+    if first is None and body.length < int(offset or 0):
+        raise ProblemError(416, f"The response has {body.length} bytes, and the offset is {offset}")
+    refused = status_of(body.run) if body.run.status == ERROR and not body.run.token_count else None
+    return _RunResponse(body, first, pieces, status or refused or 200)
+
+
+async def _stored_run(database: ServedDatabase, run_id: str, caller: Caller) -> RecordedRun:
+    """The run; one that has begun a moment ago may not be stored yet."""
+    try:
+        found: RecordedRun = await database.ask(run_for, run_id, caller)
+    except NotFound:
+        if not _is_new(run_id):
+            raise
+        return await begun_run(database, run_id, caller, _STORED_WITHIN)
+    return found
+
+
+def _is_new(run_id: str) -> bool:
+    """Whether an id was made a moment ago: recorder's ids of runs (UUID, version 7) begin with their time."""
+    wanted = uuid_of(run_id)
+    return (
+        wanted is not None and abs(time.time() - int(wanted.replace("-", "")[:12], 16) / 1e3) < _STORED_WITHIN
+    )
+
+
+@dataclass(slots=True)
+class _StoredBody:
+    """Reads the stored bytes of a run, and follows it to its end."""
+
+    hub: Hub
+    #: As it was read last.
+    run: RecordedRun
+    #: How many bytes came so far.
+    length: int = 0
+    is_json: bool = False
+    #: Whether the provider's connection was cut at the end, or bytes at the end are missing.
+    end_is_cut: bool = True
+
+    async def pieces(self, offset: int) -> AsyncIterator[bytes]:
+        """The bytes from `offset` on. A body that is no stream of events comes when its run has ended."""
+        complete = []
+        async with aclosing(self._steps()) as steps:
+            async for step in steps:
+                if isinstance(step, FramesStep):
+                    data = b"".join(frame for _, frame in step.items)
+                    self.is_json = self.is_json or (not self.length and data.lstrip()[:1] in (b"{", b"["))
+                    rest = data[max(0, offset - self.length) :]
+                    self.length += len(data)
+                    if rest and self.is_json:
+                        complete.append(rest)
+                    elif rest:
+                        yield rest
+                elif isinstance(step, EndStep):
+                    await self._end(step)
+        if complete:
+            yield b"".join(complete)
+
+    def _steps(self) -> AsyncGenerator[Step, None]:
+        options = Options(speed=None, follow=True)
+        playback = frames(self.run, options)
+        return asteps(StepQueries(self.hub.reader, playback, options, owner=self), playback)
+
+    async def _end(self, step: EndStep) -> None:
+        self.run = step.run
+        gaps = await asyncio.wrap_future(self.hub.pages.ask(DatabaseReader.gaps, step.run.id))
+        self.end_is_cut = bool(gaps) or any(connection_end(step.run, bool(self.length))) or not self.length
+
+
+class _RunResponse(Response):
+    """Sends the bytes. It is a reader of the hub, which ends it when the server shuts down or its client stalls."""
+
+    def __init__(
+        self, body: _StoredBody, first: bytes | None, pieces: AsyncIterator[bytes], status: int
+    ) -> None:
+        about = {
+            RUN_HEADER: body.run.id,
+            "content-type": JSON if body.is_json else EVENTS,
+            "cache-control": "no-store",
+        }
+        super().__init__(None, status, {**about, **NO_SNIFFING})
+        if "content-length" in self.headers:
+            del self.headers["content-length"]
+        self.run = body.run
+        self._body = body
+        self._first = first
+        self._pieces = pieces
+        self._early_end = EarlyEnd()
+        #: As in `HubReader`.
+        self.sending_since: float | None = None
+        self.sent_at = time.monotonic()
+
+    def wake(self) -> None:
+        """There are no heartbeats in the bytes of a provider."""
+
+    def end(self, reason: Reason) -> None:
+        """End it now. Without the end of the body the client knows that there is more."""
+        self._early_end.shut_down()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            async with self._early_end.when(http_client_left(receive)):
+                self._body.hub.add(self)
+                await self._send_all(send)
+        except RecorderError as error:
+            log.warning("A reader of the response to run %s is cut off: %s", self.run.id, error)
+        finally:
+            self._body.hub.remove(self)
+            await self._pieces.aclose()  # type: ignore[attr-defined]  # a generator
+
+    async def _send_all(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        if self._first is not None:
+            await self._send(send, self._first)
+        async for data in self._pieces:
+            await self._send(send, data)
+        if not self._body.end_is_cut:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send(self, send: Send, data: bytes) -> None:
+        self.sending_since = time.monotonic()
+        await send({"type": "http.response.body", "body": data, "more_body": True})
+        self.sending_since, self.sent_at = None, time.monotonic()
