@@ -34,6 +34,7 @@ SECTIONS = (
     "analyzers",
     "costs",
     "serve",
+    "proxy",
 )
 #: Only when asked for by name.
 EXTRA = ("profile",)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from typing import Any
 
 from rich.text import Text
 
@@ -12,9 +10,9 @@ from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.cli import console
 from recorder.cli.provider_options import ProviderOptions
 from recorder.replay.pace import Options
-from recorder.server.proxy.provider_paths import ProviderAnswers, ProviderPaths
+from recorder.server.database import ServedDatabase
+from recorder.server.proxy.provider_paths import ProviderAnswers
 from recorder.server.proxy.replay_endpoints import ReplayEndpoints
-from recorder.server.proxy.upstreams import Upstream
 
 #: What waits for a database that is away (bytes). Clients are served meanwhile.
 _QUEUE = 256 * 2**20
@@ -35,18 +33,13 @@ def new_history(url: str) -> ChatHistoryCallback:
     return history
 
 
-def add(
-    app: Any, database: Any, access: Any, upstreams: Mapping[str, Upstream], history: ChatHistoryCallback | None,
-    options: ProviderOptions,
-) -> ProviderAnswers | None:  # fmt: skip
-    """Let the application answer calls to the upstreams' paths; None if the options say nothing of them."""
+def answers_of(
+    database: ServedDatabase, history: ChatHistoryCallback | None, options: ProviderOptions
+) -> ProviderAnswers | None:
+    """What answers calls to providers' paths; None if the options say nothing of them."""
     if history is not None:
-        from recorder.server.app import add_proxy
+        from recorder.server.proxy.recording_proxy import RecordingProxy
 
         sys.setswitchinterval(_SWITCH_INTERVAL)
-        return add_proxy(app, history, database, access, upstreams)
-    if not options.replay:
-        return None
-    answers = ReplayEndpoints(database, Options(options.speed, options.max_gap))
-    app.add_middleware(ProviderPaths, access=access, upstreams=upstreams, answers=answers)
-    return answers
+        return RecordingProxy(history, database)
+    return ReplayEndpoints(database, Options(options.speed, options.max_gap)) if options.replay else None

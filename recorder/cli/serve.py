@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import Any
 
 from rich.text import Text
 
@@ -26,6 +27,7 @@ def run(
         from recorder.server.access import Access, tokens_from
         from recorder.server.app import app_for
         from recorder.server.database import ServedDatabase
+        from recorder.server.proxy.provider_paths import ProviderPaths
         from recorder.server.serving import RecorderServer, listen
     except ModuleNotFoundError as error:
         raise missing(error) from error
@@ -41,8 +43,10 @@ def run(
         if history is None or history.stats().healthy:
             queries.read(url, _checked)
         database = ServedDatabase(url)
-        app = app_for(database, access, origins)
-        answers = provider_answers.add(app, database, access, upstreams, history, providers)
+        app: Any = app_for(database, access, origins)
+        answers = provider_answers.answers_of(database, history, providers)
+        if answers is not None:  # around the application: its middleware would add to the cost of each chunk
+            app = ProviderPaths(app, access, upstreams, answers)
         server = RecorderServer(app, database, listen(host, port), answers=answers)
         address = f"[{host}]" if ":" in host else host
         console.notice(Text(f"Serving {masked(url)} at http://{address}:{server.port}; Ctrl-C ends."))

@@ -11,7 +11,7 @@ import socket
 from types import FrameType
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from recorder.errors import ConfigError
 from recorder.server.database import ServedDatabase
@@ -31,7 +31,7 @@ class RecorderServer(uvicorn.Server):
     """One server on one listening socket."""
 
     def __init__(
-        self, app: FastAPI, database: ServedDatabase, listening: socket.socket, *,
+        self, app: ASGIApp, database: ServedDatabase, listening: socket.socket, *,
         answers: ProviderAnswers | None = None, drain_within: int = DRAIN_WITHIN,
     ) -> None:  # fmt: skip
         self._database = database

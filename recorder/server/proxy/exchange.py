@@ -114,7 +114,7 @@ class ProxyExchange:
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         try:
             await self._send_body(response.content, send)
-        except _FAILURES as error:
+        except Exception as error:
             await self._break_off(error)
 
     async def _send_body(self, content: aiohttp.StreamReader, send: Send) -> None:
@@ -130,6 +130,7 @@ class ProxyExchange:
 
     async def _break_off(self, error: Exception) -> None:
         """The upstream was cut. The client's connection ends without the end of the body, so it sees the same."""
-        log.warning("The upstream %s has cut its response: %s", self._upstream, type(error).__name__)
+        is_bug = not isinstance(error, _FAILURES)
+        log.warning("The response of %s is cut: %s", self._upstream, type(error).__name__, exc_info=is_bug)
         if self._recording is not None:
             await self._recording.fail(error, is_reading=True)

@@ -6,19 +6,16 @@ or in the path.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Protocol
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from recorder.server.access import Access, Caller
 from recorder.server.problem import problem_of
 from recorder.server.proxy.request_body import ClientLeftError
 from recorder.server.proxy.target import Target, target_of
 from recorder.server.proxy.upstreams import Upstream
-
-log = logging.getLogger("recorder")
 
 #: The header with the token of this server.
 TOKEN_HEADER = "x-recorder-token"
@@ -33,7 +30,7 @@ class ProviderAnswers(Protocol):
     async def answer(
         self, target: Target, caller: Caller, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Answer one request. What it raises before the response has begun is sent as a problem."""
+        """Answer one request. It raises only before the response has begun; the error is sent as a problem."""
 
     def drain(self, within: float) -> None:
         """End what is under way within so many seconds."""
@@ -57,18 +54,14 @@ class ProviderPaths:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        sent = _Sent(send)
         try:
             target = target_of(scope, self._upstreams)
             if target is not None:
-                await self._answers.answer(target, self._caller(target, scope), scope, receive, sent.send)
+                await self._answers.answer(target, self._caller(target, scope), scope, receive, send)
         except ClientLeftError:
             return
         except Exception as error:
-            if sent.has_begun:
-                log.warning("A response through the proxy is cut: %s", type(error).__name__, exc_info=error)
-            else:
-                await problem_of(error)(scope, receive, send)
+            await problem_of(error)(scope, receive, send)
             return
         if target is None:
             await self._app(scope, receive, send)
@@ -80,18 +73,6 @@ class ProviderPaths:
         if not tokens and self._answers.takes_keys_as_tokens:
             tokens = _keys_in(scope)
         return self._access.check_provider_path(headers, scope.get("scheme", "http"), tokens)
-
-
-class _Sent:
-    """Remembers whether a response has begun."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self.has_begun = False
-
-    async def send(self, message: Message) -> None:
-        self.has_begun = True
-        await self._send(message)
 
 
 def _keys_in(scope: Scope) -> list[str]:
