@@ -23,6 +23,8 @@ class ProviderOptions:
     #: The pace of a replay.
     speed: float | None = 1.0
     max_gap: float | None = None
+    #: How long calls may go on after the signal to end (seconds).
+    drain_within: int = 5
 
     def __post_init__(self) -> None:
         if self.proxy and self.replay:

@@ -223,10 +223,16 @@ def serve(
     max_gap: Annotated[
         float | None, typer.Option(min=0, help="With --replay: the longest pause, in seconds.")
     ] = None,
+    drain_within: Annotated[
+        int,
+        typer.Option(
+            min=1, max=3600, help="Calls under way may go on for so long after SIGTERM, in seconds."
+        ),
+    ] = 5,
 ) -> None:
     """Serve recordings over HTTP and WebSocket, live and finished ones."""
     from recorder.cli import serve
     from recorder.cli.provider_options import ProviderOptions
 
-    providers = ProviderOptions(proxy, replay, upstream or (), speed, max_gap)
+    providers = ProviderOptions(proxy, replay, upstream or (), speed, max_gap, drain_within)
     raise typer.Exit(serve.run(url, host, port, token or [], allow_host or [], allow_origin or [], providers))

@@ -47,7 +47,9 @@ def run(
         answers = provider_answers.answers_of(database, history, providers)
         if answers is not None:  # around the application: its middleware would add to the cost of each chunk
             app = ProviderPaths(app, access, upstreams, answers)
-        server = RecorderServer(app, database, listen(host, port), answers=answers)
+        server = RecorderServer(
+            app, database, listen(host, port), answers=answers, drain_within=providers.drain_within
+        )
         address = f"[{host}]" if ":" in host else host
         console.notice(Text(f"Serving {masked(url)} at http://{address}:{server.port}; Ctrl-C ends."))
         server.run()

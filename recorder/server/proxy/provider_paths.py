@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from recorder.core.json import dumps, loads
 from recorder.server.access import Access, Caller
 from recorder.server.problem import problem_of
 from recorder.server.proxy.request_body import ClientLeftError
@@ -61,7 +63,7 @@ class ProviderPaths:
         except ClientLeftError:
             return
         except Exception as error:
-            await problem_of(error)(scope, receive, send)
+            await _for_sdks(problem_of(error))(scope, receive, send)
             return
         if target is None:
             await self._app(scope, receive, send)
@@ -73,6 +75,14 @@ class ProviderPaths:
         if not tokens and self._answers.takes_keys_as_tokens:
             tokens = _keys_in(scope)
         return self._access.check_provider_path(headers, scope.get("scheme", "http"), tokens)
+
+
+def _for_sdks(problem: Response) -> Response:
+    """The problem with the field in which the SDKs of OpenAI and Anthropic look for the text of an error."""
+    fields = loads(bytes(problem.body))
+    fields["error"] = {"message": fields["detail"], "type": "recorder_error"}
+    headers = {name: value for name, value in problem.headers.items() if name != "content-length"}
+    return Response(dumps(fields).encode(), problem.status_code, headers)
 
 
 def _keys_in(scope: Scope) -> list[str]:

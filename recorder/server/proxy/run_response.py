@@ -77,6 +77,8 @@ async def run_response(
     body = _StoredBody(database.hub(), run)
     pieces = body.pieces(int(offset or 0))
     first = await anext(pieces, None)
+    while first == b"" and not run.is_open:
+        first = await anext(pieces, None)
     if first is None and not body.length and body.end_is_cut:
         raise ProblemError(409, f"No bytes of a response to run {run.id} are stored; it is {body.run.status}")
     if first is None and body.length < int(offset or 0):
@@ -118,7 +120,7 @@ class _StoredBody:
     end_is_cut: bool = True
 
     async def pieces(self, offset: int) -> AsyncIterator[bytes]:
-        """The bytes from `offset` on. A body that is no stream of events comes when its run has ended."""
+        """The bytes from `offset` on; b"" for events before it. What is no stream of events comes at the run's end."""
         complete = []
         async with aclosing(self._steps()) as steps:
             async for step in steps:
@@ -127,13 +129,13 @@ class _StoredBody:
                     self.is_json = self.is_json or (not self.length and data.lstrip()[:1] in (b"{", b"["))
                     rest = data[max(0, offset - self.length) :]
                     self.length += len(data)
-                    if rest and self.is_json:
+                    if self.is_json:
                         complete.append(rest)
-                    elif rest:
+                    else:
                         yield rest
                 elif isinstance(step, EndStep):
                     await self._end(step)
-        if complete:
+        if any(complete):
             yield b"".join(complete)
 
     def _steps(self) -> AsyncGenerator[Step, None]:
@@ -190,10 +192,11 @@ class _RunResponse(Response):
 
     async def _send_all(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        if self._first is not None:
+        if self._first:
             await self._send(send, self._first)
         async for data in self._pieces:
-            await self._send(send, data)
+            if data:
+                await self._send(send, data)
         if not self._body.end_is_cut:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 

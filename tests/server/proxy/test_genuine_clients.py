@@ -127,7 +127,7 @@ def test_pythons_sdks_get_the_same_through_the_proxy_and_from_the_recording(
 @pytest.fixture(scope="module")
 def javascript(places: Places, request: pytest.FixtureRequest) -> dict[str, list[Any]]:
     """Return what JavaScript's SDKs get in all three places, for every stream whose test is run; in two processes."""
-    items = request.session.items
+    items: Any = request.session.items
     chosen: Any = [
         item.callspec.params["stream"] for item in items if "javascript" in getattr(item, "fixturenames", ())
     ]
