@@ -4,12 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from recorder.errors import ConfigError
+from recorder.replay.pace import FASTEST, SLOWEST
 
 if TYPE_CHECKING:
     from recorder.server.proxy.upstreams import Upstream
+
+Proxy = Annotated[
+    bool,
+    typer.Option("--proxy", help="Pass calls to /openai/v1/... and /anthropic/v1/... on, and record them."),
+]
+AsProvider = Annotated[bool, typer.Option("--replay", help="Answer calls to these paths from the recording.")]
+Upstreams = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=URL", help="One more provider, at /NAME/...")
+]
+Speed = Annotated[
+    float, typer.Option(min=SLOWEST, max=FASTEST, help="With --replay: 2 answers twice as fast as recorded.")
+]
+MaxGap = Annotated[float | None, typer.Option(min=0, help="With --replay: the longest pause, in seconds.")]
+DrainWithin = Annotated[
+    int,
+    typer.Option(min=1, max=3600, help="Calls under way may go on for so long after SIGTERM, in seconds."),
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,16 @@ from typing import Annotated
 import typer
 
 from recorder.cli.options import Id, Json, Url, complete_id
+from recorder.cli.provider_options import (
+    AsProvider,
+    DrainWithin,
+    MaxGap,
+    ProviderOptions,
+    Proxy,
+    Speed,
+    Upstreams,
+)
 from recorder.config import DEFAULT_URL
-from recorder.replay.pace import FASTEST, SLOWEST
 
 
 def ls(
@@ -204,35 +212,15 @@ def serve(
     allow_origin: Annotated[
         list[str] | None, typer.Option(metavar="URL", help="Let pages of this origin read.")
     ] = None,
-    proxy: Annotated[
-        bool,
-        typer.Option(
-            "--proxy", help="Pass calls to /openai/v1/... and /anthropic/v1/... on, and record them."
-        ),
-    ] = False,
-    replay: Annotated[
-        bool, typer.Option("--replay", help="Answer calls to these paths from the recording.")
-    ] = False,
-    upstream: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=URL", help="One more provider, at /NAME/...")
-    ] = None,
-    speed: Annotated[
-        float,
-        typer.Option(min=SLOWEST, max=FASTEST, help="With --replay: 2 answers twice as fast as recorded."),
-    ] = 1.0,
-    max_gap: Annotated[
-        float | None, typer.Option(min=0, help="With --replay: the longest pause, in seconds.")
-    ] = None,
-    drain_within: Annotated[
-        int,
-        typer.Option(
-            min=1, max=3600, help="Calls under way may go on for so long after SIGTERM, in seconds."
-        ),
-    ] = 5,
+    proxy: Proxy = False,
+    replay: AsProvider = False,
+    upstream: Upstreams = None,
+    speed: Speed = 1.0,
+    max_gap: MaxGap = None,
+    drain_within: DrainWithin = 5,
 ) -> None:
     """Serve recordings over HTTP and WebSocket, live and finished ones."""
     from recorder.cli import serve
-    from recorder.cli.provider_options import ProviderOptions
 
     providers = ProviderOptions(proxy, replay, upstream or (), speed, max_gap, drain_within)
     raise typer.Exit(serve.run(url, host, port, token or [], allow_host or [], allow_origin or [], providers))

@@ -93,7 +93,7 @@ class CallRecording:
 
     async def leave(self) -> None:
         """The client left, so the upstream was left, too."""
-        self._note_failure()  # a client that waits no longer may try again
+        self._note_failure(was_left=True)  # a client that waits no longer may try again
         self._attempt.leave()
         await self._attempt.settle_async()
 
@@ -108,10 +108,10 @@ class CallRecording:
         (self._attempt.fail_reading if is_reading else self._attempt.fail)(error)
         await self._attempt.settle_async()
 
-    def _note_failure(self) -> None:
+    def _note_failure(self, *, was_left: bool = False) -> None:
         made = self._attempt.run.request
         run = NumberedRun(made.run_id, made.attempt, made.first_run_id)
-        self._repeated.failed(self._key, self._request.headers, run)
+        self._repeated.failed(self._key, self._request.headers, run, was_left=was_left)
 
 
 async def recording_of(
@@ -125,7 +125,7 @@ async def recording_of(
     try:
         if history.recorder.closed or (call := await _call_of(request, endpoint)) is None:
             return None
-        key = call_key(str(request.url), call.input_hash, request.headers)
+        key = call_key(str(request.url), call.input_hash, request.headers, names)
         run = repeated.numbered(key, request.headers)
         attempt = attempt_of(call, request, [history], names, client=CLIENT, run=run)
         if attempt is None:

@@ -30,47 +30,52 @@ class CallKey(NamedTuple):
 
     url: str
     input_hash: str
-    #: A hash of the credentials; they are not held themselves.
+    #: A hash of the credentials, which are not held themselves, and of the conversation and the user.
     client: bytes
 
 
-class _Failure(NamedTuple):
+class _FailedCall(NamedTuple):
     run: NumberedRun
+    #: How many attempts came before it, as the client said.
     earlier: int
+    #: When it failed (seconds of the monotonic clock).
     at: float
+    #: Whether the client did not wait for the answer. Then it tries again only if it says so.
+    was_left: bool
 
 
 class RepeatedCalls:
     """The attempts that failed lately. Used on one event loop."""
 
     def __init__(self) -> None:
-        self._failures: OrderedDict[CallKey, _Failure] = OrderedDict()
+        self._failed: OrderedDict[CallKey, _FailedCall] = OrderedDict()
 
     def numbered(self, key: CallKey, headers: Mapping[str, str]) -> NumberedRun:
         """The run of a request: a new call, or a further attempt of the one that failed last."""
-        count, failure = count_of(headers), self._failures.get(key)
+        count, failure = count_of(headers), self._failed.get(key)
         if failure is None or time.monotonic() - failure.at > _LONGEST_PAUSE or not key.input_hash:
             return NumberedRun(uuid_utils.compat.uuid7())
-        if count is not None and count != failure.earlier + 1:
+        if failure.was_left if count is None else count != failure.earlier + 1:
             return NumberedRun(uuid_utils.compat.uuid7())
-        del self._failures[key]
+        del self._failed[key]
         run = failure.run
         return NumberedRun(uuid_utils.compat.uuid7(), run.attempt + 1, run.first_run_id or run.run_id)
 
-    def failed(self, key: CallKey, headers: Mapping[str, str], run: NumberedRun) -> None:
-        """An attempt had no answer, or one after which clients try again."""
-        self._failures.pop(key, None)
-        self._failures[key] = _Failure(run, count_of(headers) or 0, time.monotonic())
-        while len(self._failures) > _MOST:
-            self._failures.popitem(last=False)
+    def failed(self, key: CallKey, headers: Mapping[str, str], run: NumberedRun, *, was_left: bool) -> None:
+        """An attempt had no answer, or one after which clients try again; or its client left (`was_left`)."""
+        self._failed.pop(key, None)
+        self._failed[key] = _FailedCall(run, count_of(headers) or 0, time.monotonic(), was_left)
+        while len(self._failed) > _MOST:
+            self._failed.popitem(last=False)
 
 
-def call_key(url: str, input_hash: str, headers: Mapping[str, str]) -> CallKey:
-    """The key of a call."""
+def call_key(url: str, input_hash: str, headers: Mapping[str, str], names: Mapping[str, str]) -> CallKey:
+    """The key of a call; `names` are its conversation and its user."""
     credentials = [
         headers.get(name, "") for name in ("authorization", "x-api-key", "api-key", "x-goog-api-key")
     ]
-    return CallKey(url, input_hash, hashlib.blake2b("\n".join(credentials).encode(), digest_size=16).digest())
+    client = "\n".join([*credentials, *map(str, sorted(names.items()))])
+    return CallKey(url, input_hash, hashlib.blake2b(client.encode(), digest_size=16).digest())
 
 
 def is_passing(status: int) -> bool:

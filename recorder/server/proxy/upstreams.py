@@ -40,7 +40,7 @@ class Upstream:
         _check_base_url(self.name, self.base_url)
         if self.wire is not None and self.wire not in _BY_WIRE:
             raise ConfigError(
-                f"The upstream {self.name} has the wire format {self.wire!r:.80}; choose one of {', '.join(_BY_WIRE)}"
+                f"The upstream {self.name} has the wire format {self.wire!r:.80}; choose one of {', '.join(sorted(_BY_WIRE))}"
             )
 
     @property
@@ -78,6 +78,10 @@ def _upstream(name: str, fields: Upstream | Mapping[str, str] | str) -> Upstream
 
 
 def _check_base_url(name: str, url: str) -> None:
+    if "@" in url:
+        raise ConfigError(
+            f"The base_url of the upstream {name} has a user; clients send their own credentials"
+        )
     try:
         parts = urlsplit(url)
         is_valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -86,10 +90,6 @@ def _check_base_url(name: str, url: str) -> None:
     if not is_valid or parts.query or parts.fragment or not url.isascii() or re.search(r"[\s\\]", url):
         raise ConfigError(
             f"The upstream {name} has the base_url {url!r:.200}; give one such as https://api.openai.com"
-        )
-    if parts.username is not None or parts.password is not None:
-        raise ConfigError(
-            f"The base_url of the upstream {name} has a user; clients send their own credentials"
         )
 
 
