@@ -7,6 +7,7 @@ deadline.
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from types import FrameType
 
@@ -27,6 +28,16 @@ _MAX_MESSAGE = 64 * 1024
 _MAX_CONNECTIONS = 10_000
 
 
+class _WithoutCuts(logging.Filter):
+    """Leaves out uvicorn's line for a response without an end, which the server has cut on purpose and has logged."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.msg != "ASGI callable returned without completing response."
+
+
+_WITHOUT_CUTS = _WithoutCuts()
+
+
 class RecorderServer(uvicorn.Server):
     """One server on one listening socket."""
 
@@ -34,6 +45,7 @@ class RecorderServer(uvicorn.Server):
         self, app: ASGIApp, database: ServedDatabase, listening: socket.socket, *,
         answers: ProviderAnswers | None = None, drain_within: int = DRAIN_WITHIN,
     ) -> None:  # fmt: skip
+        logging.getLogger("uvicorn.error").addFilter(_WITHOUT_CUTS)  # once, however often it is added
         self._database = database
         #: What answers requests to providers' paths.
         self._answers = answers

@@ -39,8 +39,9 @@ class Upstream:
             )
         _check_base_url(self.name, self.base_url)
         if self.wire is not None and self.wire not in _BY_WIRE:
+            known = ", ".join(sorted(_BY_WIRE))
             raise ConfigError(
-                f"The upstream {self.name} has the wire format {self.wire!r:.80}; choose one of {', '.join(sorted(_BY_WIRE))}"
+                f"The upstream {self.name} has the wire format {self.wire!r:.80}; choose one of {known}"
             )
 
     @property

@@ -17,7 +17,7 @@ from tests.oracle import new_url
 
 def test_an_upstream_is_an_address_or_a_table() -> None:
     """A "/" at the end of the address does not count."""
-    table = {
+    table: dict[str, Any] = {
         "one": "https://one.example/api/",
         "two": {"base_url": "http://127.0.0.1:8080", "wire": "ollama.chat"},
     }
