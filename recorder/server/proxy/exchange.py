@@ -124,9 +124,9 @@ class ProxyExchange:
             await send({"type": "http.response.body", "body": data, "more_body": True})
             if recording is not None:
                 await recording.feed(data, moment_us)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
         if recording is not None:
-            await recording.end()
+            await recording.end()  # before the client knows that it is the end, and sends its next call
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _break_off(self, error: Exception) -> None:
         """The upstream was cut. The client's connection ends without the end of the body, so it sees the same."""

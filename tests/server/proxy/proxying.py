@@ -35,7 +35,9 @@ class Proxied:
     proxy: RecordingProxy
 
     def stored(self) -> str:
-        """Wait until everything recorded is stored; return the URL of the database."""
+        """Wait until all calls have ended and are stored; return the URL of the database."""
+        while self.proxy.open_calls:
+            threading.Event().wait(0.001)
         self.history.flush().wait(20)
         return self.history.recorder.url
 
@@ -101,6 +103,9 @@ class Received:
 Pieces = Sequence[bytes | None]
 
 
+NOT_FOUND: Pieces = [b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"]
+
+
 class RawUpstream:
     """A server that notes requests byte for byte and answers with bytes as they are, in a thread of its own."""
 
@@ -141,21 +146,25 @@ class RawUpstream:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0.01)  # the loop closes the connections
 
     async def _answer_all(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
-            while True:
-                request = await _received(reader)
-                self.requests.append(request)
-                if not await self._answer(request, reader, writer):
-                    break
-        writer.transport.abort()
+        try:
+            with suppress(ConnectionError, asyncio.IncompleteReadError):
+                while True:
+                    request = await _received(reader)
+                    self.requests.append(request)
+                    if not await self._answer(request, reader, writer):
+                        break
+        finally:
+            if not writer.is_closing():  # else what was sent is still to be read
+                writer.transport.abort()
 
     async def _answer(
         self, request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bool:
         """Send the answer; returns whether the connection stays open."""
-        pieces = self._answers[request.target.partition("?")[0]]
+        pieces = self._answers.get(request.target.partition("?")[0], NOT_FOUND)
         if callable(pieces):
             sending = asyncio.create_task(_send(writer, pieces()))
             gone = asyncio.create_task(reader.read(1))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import random
 import signal
 import socket
+import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +19,7 @@ import openai
 import pytest
 
 from recorder.chat_history_callback import ChatHistoryCallback
+from recorder.replay import Replay
 from recorder.server import create_app
 from recorder.server.proxy.upstream_client import UpstreamClient
 from recorder.testing import Answer, LoopbackProvider, openai_chat_frames, song
@@ -431,3 +435,100 @@ def test_an_application_can_have_the_proxy(tmp_path: Path) -> None:
             assert client(address).chat.completions.create(**ASK).choices[0].message.content == song()
             history.close().wait(10)
         assert len(sql(history.recorder.url, "SELECT id FROM runs")) == 1
+
+
+def test_a_client_that_leaves_while_it_uploads_ends_the_upload(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The upstream's connection is closed, and nothing is held or logged as an error."""
+
+    async def never() -> AsyncIterator[bytes]:
+        await asyncio.sleep(30)
+        yield b""
+
+    with RawUpstream({"/v1/files": never}) as upstream, proxying(url, {"openai": upstream.url}) as proxy:
+        host, port = proxy.url.removeprefix("http://").split(":")
+        for path in ("/v1/files", CHAT):
+            with socket.create_connection((host, int(port)), 10) as connection:
+                head = f"POST /openai{path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: 1000000\r\n\r\n"
+                connection.sendall(head.encode() + b"x" * 200_000)
+        while proxy.proxy.open_calls or proxy.proxy._held.used:
+            threading.Event().wait(0.01)
+    assert [each.message for each in caplog.records if each.levelname == "ERROR"] == []
+
+
+def test_keys_that_a_provider_repeats_are_masked(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """In the URL of Gemini, in headers, and in the text of an error, which the client gets as it is."""
+    key = "canary-key-0123456789-abcdef"
+    answer = response(
+        json.dumps({"error": {"message": f"Invalid API key: {key}"}}).encode(), status="401 Unauthorized"
+    )
+    gemini = "/v1beta/models/gemini-3:generateContent"
+    question = {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}]}
+    with (
+        RawUpstream({CHAT: answer, gemini: answer}) as upstream,
+        proxying(url, {"here": upstream.url, "gone": "http://127.0.0.1:1"}) as proxy,
+    ):
+        headers = {"authorization": f"Bearer {key}", "x-api-key": key}
+        for name in ("here", "gone"):
+            CLIENT.post(f"{proxy.url}/{name}{CHAT}", json=ASK, headers=headers)
+            CLIENT.post(f"{proxy.url}/{name}{gemini}?key={key}", json=question)
+        assert key in CLIENT.post(f"{proxy.url}/here{CHAT}", json=ASK, headers=headers).text
+        proxy.stored()
+    assert len(sql(url, "SELECT id FROM runs")) == 5
+    file = Path(url.removeprefix("sqlite:///"))
+    assert not any(key.encode() in each.read_bytes() for each in file.parent.glob(f"{file.name}*"))
+    with Replay(url) as replay:
+        for (run_id,) in sql(url, "SELECT id FROM runs"):
+            assert key.encode() not in b"".join(replay.frames(run_id, speed=None))
+    assert key not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["x" * 10_000, "\u00e9\u4e2d", "a/b?c"])
+def test_any_name_of_a_conversation_is_served(name: str, url: str) -> None:
+    """Also one that cannot be stored."""
+    with LoopbackProvider() as provider, proxying(url, {"openai": provider.url}) as proxy:
+        headers = [(b"x-recorder-conversation", name.encode())]
+        assert CLIENT.post(f"{proxy.url}/openai{CHAT}", json=ASK, headers=headers).status_code == 200
+        proxy.stored()
+    assert [row[0] for row in sql(url, "SELECT status FROM runs")] == ["complete"]
+
+
+def test_no_request_line_is_an_error_of_the_server(url: str) -> None:
+    """Hundreds of odd paths: no 500, no hang, and the server goes on."""
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    odd = [
+        "/",
+        "//",
+        "%2f",
+        "%00",
+        "%",
+        "[",
+        "]",
+        "@",
+        ":",
+        "\\",
+        ";",
+        "?",
+        "#",
+        "..",
+        "~",
+        "|",
+        "{",
+        '"',
+        "%C3%A9",
+        "a",
+    ]
+    with RawUpstream({}) as upstream, proxying(url, {"openai": upstream.url}) as proxy:
+        host, port = proxy.url.removeprefix("http://").split(":")
+        statuses = set()
+        for _ in range(400):
+            path = "".join(chance.choices(odd, k=chance.randrange(1, 9)))
+            with socket.create_connection((host, int(port)), 10) as connection:
+                request = f"GET /openai/{path} HTTP/1.1\r\nhost: {host}:{port}\r\nconnection: close\r\n\r\n"
+                connection.sendall(request.encode())
+                statuses.add(connection.recv(100)[9:12])
+        assert statuses <= {b"400", b"404", b"502"}, statuses
+        assert CLIENT.get(f"{proxy.url}/healthz").status_code == 200
