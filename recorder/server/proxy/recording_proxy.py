@@ -57,9 +57,7 @@ class RecordingProxy:
         headers = split_client_headers(scope["headers"])
         _check_user(headers.own, caller)
         if run_id := headers.own.get(RUN_HEADER):
-            response = await run_response(
-                self._database, run_id, caller, headers.own.get("x-recorder-offset")
-            )
+            response = await run_response(self._database, run_id, caller)
             await response(scope, receive, send)
             return
         body = RequestBody(receive, scope["headers"], self._held)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -38,6 +38,7 @@ from recorder.storage.rows import ERROR
 
 log = logging.getLogger("recorder")
 
+_NOT_KEPT = {"cache-control": "no-store", **NO_SNIFFING}
 #: A run is stored within this time after its begin (seconds).
 _STORED_WITHIN = 5.0
 #: The largest offset (bytes).
@@ -59,32 +60,21 @@ def response_routes(database: ServedDatabase) -> APIRouter:
     @router.get("/runs/{id}/response", responses=_RESPONSES, response_class=Response)
     async def response(request: Request, id: str, offset: Offset = 0) -> Response:
         """The provider's response from a byte on: what is stored at once, the rest as it is stored."""
-        return await run_response(database, id, caller_of(request.scope), str(offset), status=200)
+        return await run_response(database, id, caller_of(request.scope), offset, status=200)
 
     return router
 
 
 async def run_response(
-    database: ServedDatabase, run_id: str, caller: Caller, offset: str | None, *, status: int | None = None
+    database: ServedDatabase, run_id: str, caller: Caller, offset: int = 0, *, status: int | None = None
 ) -> Response:
     """The response of a run from a byte on, with the provider's status unless another one is given.
 
-    Raises `ProblemError` for an offset that is no number or behind the end, and for a run without recorded bytes.
+    Raises `NotFound`. It raises `ProblemError` when it is sent: for an offset behind the end, and for a run without
+    recorded bytes.
     """
-    if offset is not None and not (offset.isascii() and offset.isdigit() and len(offset) < 16):
-        raise ProblemError(400, f"The offset is {offset!r:.80}; send the number of the first byte")
     run = await _stored_run(database, run_id, caller)
-    body = _StoredBody(database.hub(), run)
-    pieces = body.pieces(int(offset or 0))
-    first = await anext(pieces, None)
-    while first == b"" and not run.is_open:
-        first = await anext(pieces, None)
-    if first is None and not body.length and body.end_is_cut:
-        raise ProblemError(409, f"No bytes of a response to run {run.id} are stored; it is {body.run.status}")
-    if first is None and body.length < int(offset or 0):
-        raise ProblemError(416, f"The response has {body.length} bytes, and the offset is {offset}")
-    refused = status_of(body.run) if body.run.status == ERROR and not body.run.token_count else None
-    return _RunResponse(body, first, pieces, status or refused or 200)
+    return _RunResponse(_StoredBody(database.hub(), run), offset, status)
 
 
 async def _stored_run(database: ServedDatabase, run_id: str, caller: Caller) -> RecordedRun:
@@ -119,7 +109,7 @@ class _StoredBody:
     #: Whether the provider's connection was cut at the end, or bytes at the end are missing.
     end_is_cut: bool = True
 
-    async def pieces(self, offset: int) -> AsyncIterator[bytes]:
+    async def pieces(self, offset: int) -> AsyncGenerator[bytes, None]:
         """The bytes from `offset` on; b"" for events before it. What is no stream of events comes at the run's end."""
         complete = []
         async with aclosing(self._steps()) as steps:
@@ -152,21 +142,14 @@ class _StoredBody:
 class _RunResponse(Response):
     """Sends the bytes. It is a reader of the hub, which ends it when the server shuts down or its client stalls."""
 
-    def __init__(
-        self, body: _StoredBody, first: bytes | None, pieces: AsyncIterator[bytes], status: int
-    ) -> None:
-        about = {
-            RUN_HEADER: body.run.id,
-            "content-type": JSON if body.is_json else EVENTS,
-            "cache-control": "no-store",
-        }
-        super().__init__(None, status, {**about, **NO_SNIFFING})
-        if "content-length" in self.headers:
-            del self.headers["content-length"]
+    def __init__(self, body: _StoredBody, offset: int, status: int | None) -> None:
+        super().__init__()
         self.run = body.run
         self._body = body
-        self._first = first
-        self._pieces = pieces
+        self._offset = offset
+        self._given_status = status
+        self._pieces = body.pieces(offset)
+        self._has_begun = False
         self._early_end = EarlyEnd()
         #: As in `HubReader`.
         self.sending_since: float | None = None
@@ -185,22 +168,55 @@ class _RunResponse(Response):
                 self._body.hub.add(self)
                 await self._send_all(send)
         except RecorderError as error:
+            if not self._has_begun:
+                raise
             log.warning("A reader of the response to run %s is cut off: %s", self.run.id, error)
         finally:
             self._body.hub.remove(self)
-            await self._pieces.aclose()  # type: ignore[attr-defined]  # a generator
+            await self._pieces.aclose()
+        if self._early_end.ended == "shutdown" and not self._has_begun:
+            raise ProblemError(503, "The server shuts down; try again", {"retry-after": "1"})
+
+    # -- inside -------------------------------------------------------------------------------------------------
 
     async def _send_all(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        if self._first:
-            await self._send(send, self._first)
+        first = await self._first_piece()
+        headers = {
+            RUN_HEADER: self.run.id,
+            "content-type": JSON if self._body.is_json else EVENTS,
+            **_NOT_KEPT,
+        }
+        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+        self._has_begun = True
+        await send({"type": "http.response.start", "status": self._status(), "headers": raw})
+        await self._send(send, first)
         async for data in self._pieces:
-            if data:
-                await self._send(send, data)
+            await self._send(send, data)
         if not self._body.end_is_cut:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
+    async def _first_piece(self) -> bytes:
+        """The first bytes; b"" if the next ones are still to come."""
+        body = self._body
+        first = await anext(self._pieces, None)
+        while first == b"" and not self.run.is_open:
+            first = await anext(self._pieces, None)
+        if first is None and not body.length and body.end_is_cut:
+            raise ProblemError(
+                409, f"No bytes of a response to run {self.run.id} are stored; it is {body.run.status}"
+            )
+        if first is None and body.length < self._offset:
+            raise ProblemError(416, f"The response has {body.length} bytes, and the offset is {self._offset}")
+        return first or b""
+
+    def _status(self) -> int:
+        run = self._body.run
+        refused = status_of(run) if run.status == ERROR and not run.token_count else None
+        return self._given_status or refused or 200
+
     async def _send(self, send: Send, data: bytes) -> None:
+        if not data:
+            return
         self.sending_since = time.monotonic()
         await send({"type": "http.response.body", "body": data, "more_body": True})
         self.sending_since, self.sent_at = None, time.monotonic()

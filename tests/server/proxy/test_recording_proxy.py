@@ -17,6 +17,7 @@ import anthropic
 import httpx
 import openai
 import pytest
+from fastapi import FastAPI
 
 from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.replay import Replay
@@ -428,13 +429,38 @@ def test_sigterm_lets_short_calls_end_and_cuts_long_ones(tmp_path: Path) -> None
 
 
 def test_an_application_can_have_the_proxy(tmp_path: Path) -> None:
-    """`create_app(history, upstreams=...)` by itself."""
+    """`create_app(history, upstreams=...)`, mounted below a path of the application."""
     with LoopbackProvider() as provider, ChatHistoryCallback(new_url(tmp_path)) as history:
-        app = create_app(history, upstreams={"openai": provider.url})
+        app = FastAPI()
+        app.mount("/a path", create_app(history, upstreams={"openai": provider.url}))
         with running(app) as address:
-            assert client(address).chat.completions.create(**ASK).choices[0].message.content == song()
+            calls = client(f"{address}/a%20path").chat.completions
+            assert calls.create(**ASK).choices[0].message.content == song()
             history.close().wait(10)
         assert len(sql(history.recorder.url, "SELECT id FROM runs")) == 1
+
+
+def test_a_client_that_does_not_read_holds_up_its_upstream(url: str) -> None:
+    """Of an answer without an end only as much is read as the buffers of two connections hold."""
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        yield OPENING
+        data = piece(frame("x" * 60_000))
+        while True:
+            yield data
+            sent += len(data)
+
+    with RawUpstream({CHAT: endless}) as upstream, proxying(url, {"openai": upstream.url}) as proxy:
+        with CLIENT.stream("POST", f"{proxy.url}/openai{CHAT}", json=ASK | {"stream": True}) as found:
+            next(found.iter_raw())
+            before = -1
+            while sent > before:  # until it stands still
+                before = sent
+                threading.Event().wait(0.3)
+        assert sent < 32 * 2**20
+        proxy.stored()
 
 
 def test_a_client_that_leaves_while_it_uploads_ends_the_upload(

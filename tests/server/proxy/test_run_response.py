@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import openai
 import pytest
 
@@ -208,6 +209,26 @@ def test_a_run_that_misses_bytes_is_cut(tmp_path: Path) -> None:
             file.commit()
         with CLIENT.stream("GET", f"{proxy.url}/runs/{run_id}/response") as rest:
             assert read_until_cut(rest) == (found.content, True)
+
+
+def test_readers_that_wait_for_a_first_byte_end_with_their_client_and_with_the_server(tmp_path: Path) -> None:
+    """The first one is forgotten, the second one gets a 503."""
+    url = new_url(tmp_path)
+    with ChatHistoryCallback(url) as history:
+        run_id = begin(history)
+        history.flush().wait(10)
+        with serving(url) as server:
+            path = f"{server.url}/runs/{run_id}/response"
+            with pytest.raises(httpx.ReadTimeout):
+                CLIENT.get(path, timeout=0.3)
+            found: list[httpx.Response] = []
+            reader = threading.Thread(target=lambda: found.append(CLIENT.get(path)))
+            reader.start()
+            while CLIENT.get(f"{server.url}/healthz").json()["followers"] != 1:
+                pass
+            server.server.stop()
+            reader.join(10)
+        assert [each.status_code for each in found] == [503]
 
 
 def test_readers_end_when_the_server_does(tmp_path: Path) -> None:
