@@ -113,6 +113,8 @@ class RawUpstream:
         """`answers` are those to each path, without the query."""
         self._answers = answers
         self.requests: list[Received] = []
+        #: How many connections clients have made.
+        self.connections = 0
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._listening = listen("127.0.0.1", 0)
@@ -138,6 +140,7 @@ class RawUpstream:
         tasks: set[asyncio.Task[None]] = set()
 
         def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self.connections += 1
             tasks.add(asyncio.create_task(self._answer_all(reader, writer)))
 
         server = await asyncio.start_server(connected, sock=self._listening)

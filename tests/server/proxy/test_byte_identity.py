@@ -183,3 +183,21 @@ def test_a_redirect_is_not_followed(proxy: Proxied) -> None:
     """The client gets it; no other host than those of the configuration is asked."""
     status, headers, _ = sent(proxy.url, "GET", "/here/moved")
     assert (status, dict(headers)["location"]) == (302, "http://127.0.0.1:1/elsewhere")
+
+
+def test_a_connection_to_an_upstream_is_used_again(upstream: RawUpstream, proxy: Proxied) -> None:
+    """After each response that is complete, with a body or without one."""
+    sent(proxy.url, "GET", "/here/plain")
+    before = upstream.connections
+    for path in (
+        "/plain",
+        "/events",
+        "/no-content",
+        "/empty",
+        "/large",
+        "/too-many",
+        "/plain/v1/chat/completions",
+    ):
+        sent(proxy.url, "POST", f"/here{path}", body=b"{}")
+        sent(proxy.url, "HEAD", f"/here{path}")
+    assert upstream.connections == before

@@ -407,7 +407,7 @@ def test_sigterm_lets_short_calls_end_and_cuts_long_ones(tmp_path: Path) -> None
     """The exit code is 0, and the call that was cut is interrupted."""
     short, long, url = Stepwise(), Stepwise(), new_url(tmp_path)
     with RawUpstream({CHAT: short, f"/long{CHAT}": long}) as upstream:
-        options = ("--proxy", "--upstream", f"here={upstream.url}", "--drain-within", "2")
+        options = ("--proxy", "--upstream", f"here={upstream.url}", "--drain-within", "1")
         with serving_processes(url, 1, *options) as [(process, address)]:
             short.step(1)
             long.step(2)
