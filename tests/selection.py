@@ -38,7 +38,7 @@ replay: follow reader_thread replayed_model
 runs: collected_streams open_streams
 storage: indexes migrate poolers postgres revisions store
 server: access app conversations docs follower http_limits hub reconnects streams
-server/proxy: byte_identity recording_proxy replay_endpoints run_response
+server/proxy: byte_identity hostile_requests recording_proxy replay_endpoints run_response
 testing: first_use provider pytest_plugin scratch_database
 upkeep: stored_analysis
 wire: adds_up
