@@ -16,6 +16,8 @@ from recorder.server.proxy.replay_endpoints import ReplayEndpoints
 
 #: What waits for a database that is away (bytes). Clients are served meanwhile.
 _QUEUE = 256 * 2**20
+#: The server starts without a database that does not answer within this time (seconds).
+_OPEN_WITHIN = 3.0
 #: A thread that computes gives way after this time (seconds). The writer would else delay the event loop by 5 ms.
 _SWITCH_INTERVAL = 0.0005
 
@@ -25,7 +27,9 @@ def new_history(url: str) -> ChatHistoryCallback:
 
     Raises `RecorderError`, but not for a database that is away.
     """
-    history = ChatHistoryCallback(url, thread="history", overflow="drop_newest", max_queue_bytes=_QUEUE)
+    history = ChatHistoryCallback(
+        url, thread="history", overflow="drop_newest", max_queue_bytes=_QUEUE, open_timeout=_OPEN_WITHIN
+    )
     if not history.stats().healthy:
         console.notice(
             Text("The database cannot be reached now; calls pass through, and are stored when it can.")

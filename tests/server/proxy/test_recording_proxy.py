@@ -159,6 +159,16 @@ def test_clients_are_served_while_the_database_is_away(tmp_path: Path) -> None:
         proxy.history.close(0.1).wait(10)
 
 
+def test_the_command_starts_without_its_database() -> None:
+    """It says so, and serves."""
+    with LoopbackProvider() as provider:
+        options = ("--proxy", "--upstream", f"openai={provider.url}")
+        with serving_processes("postgresql://nobody:no-password@127.0.0.1:1/nothing", 1, *options) as [
+            (_, address)
+        ]:
+            assert client(address).chat.completions.create(**ASK).choices[0].message.content == song()
+
+
 def test_what_came_while_the_database_was_locked_is_stored_later(url: str) -> None:
     """The client does not notice it."""
     with LoopbackProvider() as provider, proxying(url, {"openai": provider.url}) as proxy:
@@ -333,7 +343,8 @@ def test_without_tokens_only_names_of_this_machine_are_answered(url: str) -> Non
 
 def test_sigterm_lets_short_calls_end_and_cuts_long_ones(tmp_path: Path) -> None:
     """The exit code is 0, and the call that was cut is interrupted."""
-    short, long, url = Stepwise(), Stepwise(), new_url(tmp_path)
+    short, long = Stepwise(), Stepwise()
+    url = f"sqlite:///{tmp_path / 'new.db'}"  # the proxy makes the file
     with RawUpstream({CHAT: short, f"/long{CHAT}": long}) as upstream:
         options = ("--proxy", "--upstream", f"here={upstream.url}", "--drain-within", "1")
         with serving_processes(url, 1, *options) as [(process, address)]:
