@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from starlette.requests import HTTPConnection
+
 from recorder.errors import ConfigError
 from recorder.server.problem import ProblemError
 
@@ -61,9 +63,10 @@ class Access:
         self._check_place(found, scheme)
         return self._caller(_token_of(found), "send it as Authorization: Bearer", _ASKS_FOR_BEARER)
 
-    def check_provider_path(self, headers: Headers, scheme: str, tokens: Sequence[str]) -> Caller:
+    async def provider_caller(self, connection: HTTPConnection, tokens: Sequence[str]) -> Caller:
         """`check` for a request whose Authorization may be for a provider. `tokens` are those for this server."""
-        self._check_place(_by_name(headers), scheme)
+        scope = connection.scope
+        self._check_place(_by_name(scope["headers"]), scope.get("scheme", "http"))
         token = tokens[0] if len(set(tokens)) == 1 else ""
         return self._caller(token, "send it as x-recorder-token, or in the path: /t/<token>/<upstream>/...")
 

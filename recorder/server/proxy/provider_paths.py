@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -59,7 +60,7 @@ class ProviderPaths:
         try:
             target = target_of(scope, self._upstreams)
             if target is not None:
-                await self._answers.answer(target, self._caller(target, scope), scope, receive, send)
+                await self._answers.answer(target, await self._caller(target, scope), scope, receive, send)
         except ClientLeftError:
             return
         except Exception as error:
@@ -68,13 +69,13 @@ class ProviderPaths:
         if target is None:
             await self._app(scope, receive, send)
 
-    def _caller(self, target: Target, scope: Scope) -> Caller:
+    async def _caller(self, target: Target, scope: Scope) -> Caller:
         headers = scope["headers"]
         named = [value.decode("latin-1") for name, value in headers if name == TOKEN_HEADER.encode()]
         tokens = [*named, *([target.token] if target.token is not None else [])]
         if not tokens and self._answers.takes_keys_as_tokens:
             tokens = _keys_in(scope)
-        return self._access.check_provider_path(headers, scope.get("scheme", "http"), tokens)
+        return await self._access.provider_caller(HTTPConnection(scope), tokens)
 
 
 def _for_sdks(problem: Response) -> Response:
