@@ -36,6 +36,7 @@ SECTIONS = (
     "costs",
     "serve",
     "page",
+    "proxy",
 )
 #: Only when asked for by name.
 EXTRA = ("profile",)

@@ -10,6 +10,15 @@ from typing import Annotated
 import typer
 
 from recorder.cli.options import SERVE_PORT, Id, Json, Url, complete_id
+from recorder.cli.provider_options import (
+    AsProvider,
+    DrainWithin,
+    MaxGap,
+    ProviderOptions,
+    Proxy,
+    Speed,
+    Upstreams,
+)
 from recorder.config import DEFAULT_URL
 
 
@@ -239,8 +248,15 @@ def serve(
     allow_origin: Annotated[
         list[str] | None, typer.Option(metavar="URL", help="Let pages of this origin read.")
     ] = None,
+    proxy: Proxy = False,
+    replay: AsProvider = False,
+    upstream: Upstreams = None,
+    speed: Speed = 1.0,
+    max_gap: MaxGap = None,
+    drain_within: DrainWithin = 5,
 ) -> None:
     """Serve recordings over HTTP and WebSocket, live and finished ones."""
     from recorder.cli import serve
 
-    raise typer.Exit(serve.run(url, host, port, token or [], allow_host or [], allow_origin or []))
+    providers = ProviderOptions(proxy, replay, upstream or (), speed, max_gap, drain_within)
+    raise typer.Exit(serve.run(url, host, port, token or [], allow_host or [], allow_origin or [], providers))

@@ -90,7 +90,7 @@ class Attempt:
         self._safely(self._end)
 
     def end_cut(self) -> None:
-        """The body has ended or was left, and some of it had no room in the queue: the run is interrupted."""
+        """The body has ended or was left, and not all of it was read or had room: the run is interrupted."""
         self._safely(self._end_cut)
 
     def leave(self) -> None:

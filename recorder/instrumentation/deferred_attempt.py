@@ -72,8 +72,9 @@ class DeferredAttempt:
         """The head of the response arrived."""
         self._attempt.receive(response)
 
-    def feed(self, data: bytes) -> Wait[None] | None:
-        """Bytes of the body arrived. Returns a wait for room; after it, call `feed_again`.
+    def feed(self, data: bytes, moment_us: int | None = None) -> Wait[None] | None:
+        """Bytes of the body arrived, by default now (monotonic microseconds). Returns a wait for room; after it, call
+        `feed_again`.
 
         Called for each chunk of a response: nearly always the queue is the only thing that it calls.
         """
@@ -81,8 +82,8 @@ class DeferredAttempt:
             return None
         size = len(data) + _EVENT_COST * (data.count(self._event_mark) + 1)
         if self._waits_until_us or self._queue.epoch is not self._epoch:
-            return self._offer(self, data, size)
-        accepted = self._queue.offer(self, data, size)
+            return self._offer(self, data, size, moment_us)
+        accepted = self._queue.offer(self, data, size, moment_us)
         return None if accepted is True else self._refuse(accepted, self, data, size)
 
     def feed_again(self) -> Wait[None] | None:
@@ -101,6 +102,10 @@ class DeferredAttempt:
     def end(self) -> None:
         """The body has ended. A finalizer may call this."""
         self._end(self._attempt.end_cut if self._misses_bytes() else self._attempt.end)
+
+    def end_cut(self) -> None:
+        """The rest of the response is not read, though it may go on: the run is interrupted."""
+        self._end(self._attempt.end_cut)
 
     def leave(self) -> None:
         """The response was closed. A finalizer may call this."""
@@ -132,11 +137,13 @@ class DeferredAttempt:
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _offer(self, translator: BytesTranslator, data: bytes, size: int) -> Wait[None] | None:
+    def _offer(
+        self, translator: BytesTranslator, data: bytes, size: int, moment_us: int | None = None
+    ) -> Wait[None] | None:
         """Queue bytes. Returns the limited wait for room. If there is none in time, the capture ends here."""
         if self._is_of_parent():
             return None
-        accepted = self._queue.offer(translator, data, size)
+        accepted = self._queue.offer(translator, data, size, moment_us)
         if accepted is True:
             self._waits_until_us = 0.0  # there was room, so the run may wait for `block_timeout` again
             return None

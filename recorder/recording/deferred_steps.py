@@ -61,12 +61,17 @@ class DeferredSteps(Capacity):
         """Whether steps are left to do."""
         return bool(self._deferred)
 
-    def offer(self, translator: BytesTranslator, data: bytes, size: int) -> bool | Wait[None]:
-        """Accept bytes, counted as `size`. False if the queue is closed or full; a wait for capacity if one may wait.
+    def offer(
+        self, translator: BytesTranslator, data: bytes, size: int, moment_us: int | None = None
+    ) -> bool | Wait[None]:
+        """Accept bytes, counted as `size`, that came at this time (monotonic microseconds; by default now).
+
+        False if the queue is closed or full; a wait for capacity if one may wait.
 
         Called for each chunk of a response. There is no call while the lock is held, as in `put`.
         """
-        step = (translator, data, perf_counter_ns() // 1000, size)  # monotonic_us, one call less
+        # As `monotonic_us`, one call less.
+        step = (translator, data, perf_counter_ns() // 1000 if moment_us is None else moment_us, size)
         with self._lock:
             used = self.bytes + size
             fits = used <= self._limit and not self._inside

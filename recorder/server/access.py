@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from starlette.requests import HTTPConnection
+
 from recorder.errors import ConfigError
 from recorder.server.problem import ProblemError
 
@@ -22,6 +24,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 #: The subprotocol of recorder's WebSockets; `bearer.<token>` beside it is the token, since a page can set no header.
 SUBPROTOCOL = "recorder"
 _BEARER = "bearer."
+_ASKS_FOR_BEARER = {"www-authenticate": "Bearer"}
 _HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?")
 #: Characters that a token may have; so it can stand in a header, and in a subprotocol.
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~=/-]{16,512}")
@@ -56,7 +59,15 @@ class Access:
 
     def check(self, headers: Headers, scheme: str) -> Caller:
         """The caller of a request or WebSocket. Raises `ProblemError` with status 400, 401 or 403."""
-        return self._caller(self.check_place(headers, scheme))
+        found = self.check_place(headers, scheme)
+        return self._caller(_token_of(found), "send it as Authorization: Bearer", _ASKS_FOR_BEARER)
+
+    async def provider_caller(self, connection: HTTPConnection, tokens: Sequence[str]) -> Caller:
+        """`check` for a request whose Authorization may be for a provider. `tokens` are those for this server."""
+        scope = connection.scope
+        self.check_place(scope["headers"], scope.get("scheme", "http"))
+        token = tokens[0] if len(set(tokens)) == 1 else ""
+        return self._caller(token, "send it as x-recorder-token, or in the path: /t/<token>/<upstream>/...")
 
     def check_place(self, headers: Headers, scheme: str) -> Mapping[str, Sequence[str]]:
         """Check the Host and the Origin alone; the headers by name. Raises `ProblemError` with status 400 or 403."""
@@ -84,19 +95,15 @@ class Access:
                 f"Pages of {origin!r:.200} may not read this; add it with allowed_origins, or --allow-origin",
             )
 
-    def _caller(self, headers: Mapping[str, Sequence[str]]) -> Caller:
+    def _caller(self, token: str, how_to_send: str, headers: Mapping[str, str] | None = None) -> Caller:
         if not self._callers:
             return Caller()
-        digest, caller = _digest(_token_of(headers)), None
+        digest, caller = _digest(token), None
         for known, each in self._callers.items():  # all of them, so that the time tells nothing
             if hmac.compare_digest(known, digest):
                 caller = each
         if caller is None:
-            raise ProblemError(
-                401,
-                "The token is missing or wrong; send it as Authorization: Bearer",
-                {"www-authenticate": "Bearer"},
-            )
+            raise ProblemError(401, f"The token is missing or wrong; {how_to_send}", headers)
         return caller
 
 

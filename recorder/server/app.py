@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
@@ -12,7 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.core.version import VERSION
-from recorder.errors import RecorderError
+from recorder.errors import ConfigError, RecorderError
 from recorder.server.access import Access
 from recorder.server.conversations import conversation_routes
 from recorder.server.database import ServedDatabase, served
@@ -20,22 +20,49 @@ from recorder.server.gate import Gate, refuse
 from recorder.server.health import health_routes
 from recorder.server.page_files import page_routes
 from recorder.server.problem import SCHEMA, ProblemError, answer_with_problem
+from recorder.server.proxy.provider_paths import ProviderPaths
+from recorder.server.proxy.run_response import response_routes
+from recorder.server.proxy.upstreams import upstreams_from
 from recorder.server.search import search_routes
 from recorder.server.streams import stream_routes
+
+if TYPE_CHECKING:
+    from recorder.server.proxy.recording_proxy import RecordingProxy
 
 
 def create_app(
     history: ChatHistoryCallback | str | None = None, *, tokens: Mapping[str, str | None] | None = None,
     allowed_hosts: Sequence[str] | None = None, allowed_origins: Sequence[str] = (),
+    upstreams: Mapping[str, Any] | None = None,
 ) -> FastAPI:  # fmt: skip
     """An ASGI application that reads one database: that of a history, or of a URL; `RECORDER_URL` without one.
 
     It opens the database at the first request, and a history closes it. `tokens` maps each token to the user whose
     conversations it reads, or to None for all; without tokens everybody reads everything, and only requests to a
     loopback address, or to `allowed_hosts`, are answered. Pages of other sites are refused unless they are in
-    `allowed_origins`. Raises `ConfigError`.
+    `allowed_origins`. With `upstreams`, the address of a provider for each name, it is a recording proxy that records
+    with the history (docs/proxy.md). Raises `ConfigError`.
     """
-    return app_for(served(history), Access(tokens, allowed_hosts, allowed_origins), allowed_origins)
+    database, access = served(history), Access(tokens, allowed_hosts, allowed_origins)
+    app = app_for(database, access, allowed_origins)
+    if upstreams is not None:
+        add_proxy(app, history, database, access, upstreams)
+    return app
+
+
+def add_proxy(
+    app: FastAPI, history: Any, database: ServedDatabase, access: Access, upstreams: Mapping[str, Any]
+) -> RecordingProxy:
+    """Let an application pass calls on to these upstreams, and record them. Raises `ConfigError`."""
+    from recorder.server.proxy.recording_proxy import RecordingProxy
+
+    if not isinstance(history, ChatHistoryCallback):
+        raise ConfigError(
+            "A recording proxy records with a history; pass a ChatHistoryCallback with upstreams="
+        )
+    proxy = RecordingProxy(history, database)
+    app.add_middleware(ProviderPaths, access=access, upstreams=upstreams_from(upstreams), answers=proxy)
+    return proxy
 
 
 def app_for(database: ServedDatabase, access: Access, allowed_origins: Sequence[str] = ()) -> FastAPI:
@@ -43,7 +70,7 @@ def app_for(database: ServedDatabase, access: Access, allowed_origins: Sequence[
     app = FastAPI(
         title="recorder", version=VERSION, docs_url=None, redoc_url=None, separate_input_output_schemas=False
     )
-    for routes in (conversation_routes, search_routes, stream_routes, health_routes):
+    for routes in (conversation_routes, response_routes, search_routes, stream_routes, health_routes):
         app.include_router(routes(database))
     app.include_router(page_routes())
     app.add_middleware(Gate, access=access)

@@ -7,28 +7,48 @@ deadline.
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from types import FrameType
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from recorder.errors import ConfigError
 from recorder.server.database import ServedDatabase
 from recorder.server.http_limits import LimitedHttp, LimitedWebSocket
+from recorder.server.proxy.provider_paths import ProviderAnswers
 
 #: How long requests that are under way may take after the signal to end (seconds).
 DRAIN_WITHIN = 5
+#: So long before the end of this time, calls to providers' paths are cut (seconds).
+_CUT_BEFORE = 0.5
 #: Bytes of a message that a WebSocket's client sends, and how many connections there may be.
 _MAX_MESSAGE = 64 * 1024
 _MAX_CONNECTIONS = 10_000
 
 
+class _WithoutCuts(logging.Filter):
+    """Leaves out uvicorn's line for a response without an end, which the server has cut on purpose and has logged."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.msg != "ASGI callable returned without completing response."
+
+
+_WITHOUT_CUTS = _WithoutCuts()
+
+
 class RecorderServer(uvicorn.Server):
     """One server on one listening socket."""
 
-    def __init__(self, app: FastAPI, database: ServedDatabase, listening: socket.socket) -> None:
+    def __init__(
+        self, app: ASGIApp, database: ServedDatabase, listening: socket.socket, *,
+        answers: ProviderAnswers | None = None, drain_within: int = DRAIN_WITHIN,
+    ) -> None:  # fmt: skip
+        logging.getLogger("uvicorn.error").addFilter(_WITHOUT_CUTS)  # once, however often it is added
         self._database = database
+        #: What answers requests to providers' paths.
+        self._answers = answers
         self._listening = listening
         self._serving_loop: asyncio.AbstractEventLoop | None = None
         super().__init__(
@@ -46,7 +66,7 @@ class RecorderServer(uvicorn.Server):
                 ws_max_size=_MAX_MESSAGE,
                 ws_per_message_deflate=False,  # half as much again, and 74 KiB a reader
                 limit_concurrency=_MAX_CONNECTIONS,
-                timeout_graceful_shutdown=DRAIN_WITHIN,
+                timeout_graceful_shutdown=drain_within,
             )
         )
 
@@ -81,7 +101,11 @@ class RecorderServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the streams, then what is under way."""
         self._database.drain()
+        if self._answers is not None:
+            self._answers.drain((self.config.timeout_graceful_shutdown or DRAIN_WITHIN) - _CUT_BEFORE)
         await super().shutdown(sockets)
+        if self._answers is not None:
+            await self._answers.aclose()
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -103,7 +103,7 @@ async def stream_response(
     database = served(history)
     given = request.headers.get("last-event-id") if request is not None else None
     try:
-        found = await _begun(database, str(run), Caller(user))
+        found = await begun_run(database, str(run), Caller(user))
         return await _response(database, found, read_cursor(given or None, found.id), None)
     except RecorderError as error:
         return problem_of(error)
@@ -137,11 +137,13 @@ def _pace(speed: float | None, max_gap: float | None) -> Options | None:
     return None if speed is None and max_gap is None else Options(speed or 1.0, max_gap)
 
 
-async def _begun(database: ServedDatabase, run_id: str, caller: Caller) -> RecordedRun:
-    """A run, once its row is stored."""
+async def begun_run(
+    database: ServedDatabase, run_id: str, caller: Caller, within: float = BEGINS_WITHIN
+) -> RecordedRun:
+    """A run, once its row is stored. Raises `NotFound` if it is not within this time (seconds)."""
     reader, waiting = database.hub().reader, object()
     try:
-        async with asyncio.timeout(BEGINS_WITHIN):
+        async with asyncio.timeout(within):
             await to_its_end(reader.follow(waiting))
             version = 0
             while True:
@@ -152,7 +154,7 @@ async def _begun(database: ServedDatabase, run_id: str, caller: Caller) -> Recor
                     continue
     except TimeoutError:
         raise NotFound(
-            f"Run {run_id} has not begun within {BEGINS_WITHIN:g} seconds; pass run_id to the model"
+            f"Run {run_id} has not begun within {within:g} seconds; pass run_id to the model"
         ) from None
     finally:
         reader.unfollow(waiting)

@@ -82,10 +82,12 @@ def serving_processes(
 
 def _address(process: subprocess.Popen[str]) -> str:
     assert process.stderr is not None
-    line = process.stderr.readline()
-    found = re.search(r"http://\S+:\d+", line)
-    assert found, line
-    return found[0]
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if (found := re.search(r"at (http://\S+:\d+);", line)) is not None:
+            return found[1]
+    raise AssertionError("".join(lines))
 
 
 @dataclass(slots=True)

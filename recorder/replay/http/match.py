@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from recorder.core.escaping import escape
 from recorder.core.json import dumps
 from recorder.errors import ConfigError
 from recorder.redaction.redaction import MatchCounts, Redaction
@@ -89,14 +90,16 @@ class Matcher:
 
     def __init__(
         self, rules: Rules, *, before: datetime | None = None, how_to_record: str = "",
-        redaction: Redaction | None = None,
+        redaction: Redaction | None = None, user_id: str | None = None,
     ) -> None:  # fmt: skip
         """Runs that began at or after `before` are ignored: this session records them, for the next one. `redaction` is
-        that of the recording: a request is redacted in the same way before it is compared."""
+        that of the recording: a request is redacted in the same way before it is compared. With a `user_id` only runs
+        in the conversations of this user are found."""
         self._redaction = redaction
         self._rules = rules
         self._before = before
         self._how = how_to_record
+        self._user_id = user_id
         self._lock = threading.Lock()
         self._used: set[str] = set()
         #: Hash of a request -> the run that answered it last.
@@ -118,7 +121,7 @@ class Matcher:
             found = yield QueryStep(DatabaseReader.runs_of_request, key)
         else:
             found = yield from self._loosely(form_of_body(body), wire)
-        found = [run for run in found if self._is_before(run)]
+        found = yield from self._offered(found)
         run = self._next(key, [run for run in found if is_playable(run)])
         if run is None:
             raise (yield from self._not_recorded(body, wire, found))
@@ -134,8 +137,15 @@ class Matcher:
                 self._last[key] = run
             return run
 
-    def _is_before(self, run: RecordedRun) -> bool:
-        return self._before is None or run.started_at < self._before
+    def _offered(self, found: Sequence[RecordedRun]) -> Queries[list[RecordedRun]]:
+        """Those of these runs that may be used."""
+        offered = [run for run in found if self._before is None or run.started_at < self._before]
+        if self._user_id is None:
+            return offered
+        owners: dict[str, Any] = {}
+        for conversation in {run.conversation_id for run in offered}:
+            owners[conversation] = yield QueryStep(DatabaseReader.owners, conversation)
+        return [run for run in offered if escape(self._user_id) in owners[run.conversation_id]]
 
     # -- rules that are not exact -----------------------------------------------------------------------------------
 
@@ -174,8 +184,8 @@ class Matcher:
             return not_recorded(requested, found=found, how=self._how)
         page: list[RecordedRun] = yield QueryStep(DatabaseReader.latest, PAGE)
         forms = []
-        for run in page:
-            if is_playable(run) and self._is_before(run):
+        for run in (yield from self._offered(page)):
+            if is_playable(run):
                 forms.append((run, compared((yield from _form_of(run, wire)))))
         is_redacted = self._redaction is None and any(run.redaction is not None for run, _ in forms)
         how = f"{REDACTED} {self._how}" if is_redacted else self._how

@@ -86,7 +86,7 @@ def response_to(request: IncomingRequest, run: RecordedRun) -> Queries[ReplayedR
     if run.status == ERROR and not run.token_count and (status := status_of(run)) is not None:
         return _refused(request, run, status, first)
     began = first is not None or run.token_count > 0
-    broken, error = _end(run, began)
+    broken, error = connection_end(run, began)
     if (broken or error) and not (began and request.streamed):
         return ReplayedResponse(broken=broken, error=error)
     if request.streamed:
@@ -94,7 +94,7 @@ def response_to(request: IncomingRequest, run: RecordedRun) -> Queries[ReplayedR
     return (yield from _single(request, run, first))
 
 
-def _end(run: RecordedRun, began: bool) -> tuple[BrokenConnection | None, BaseException | None]:
+def connection_end(run: RecordedRun, began: bool) -> tuple[BrokenConnection | None, BaseException | None]:
     """How the connection breaks, or the error to raise, at the end of the body."""
     if run.status == CANCELLED or has_no_end(run):
         message = f"the recording of run {run.id} ends here, {run.status} after {run.token_count} tokens"
