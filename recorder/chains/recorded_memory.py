@@ -61,12 +61,12 @@ class RecordedMemory:
 
         Raises `ConfigError` for an invalid id, and `StoreError` if the database does not answer.
         """
-        found = self._reader_of(request).read(*_place(request), _messages, self._bound.tail)
+        found = self._reader_of(request).read(*_place(request), answered_messages, self._bound.tail)
         return self._filled(inputs, self._bound.bounded(found, self._llm))
 
     async def afill(self, inputs: Mapping[str, Any], request: ChainRequest) -> dict[str, Any]:
         """`fill` on an event loop."""
-        found = await self._reader_of(request).aread(*_place(request), _messages, self._bound.tail)
+        found = await self._reader_of(request).aread(*_place(request), answered_messages, self._bound.tail)
         if self._bound.waits:
             return self._filled(inputs, await asyncio.to_thread(self._bound.bounded, found, self._llm))
         return self._filled(inputs, self._bound.bounded(found, self._llm))
@@ -98,7 +98,7 @@ def _place(request: ChainRequest) -> tuple[str, str | None]:
     return check_conversation_id(given), text_of(metadata.get(_USER)) or None
 
 
-def _messages(view: View) -> Queries[list[BaseMessage]]:
+def answered_messages(view: View) -> Queries[list[BaseMessage]]:
     """The messages up to the last answer. A question whose run failed or was cancelled is left out, as in LangChain."""
     yield from ()
     found = chat_messages(view.branch.messages)

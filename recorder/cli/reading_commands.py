@@ -203,8 +203,12 @@ def serve(
     allow_origin: Annotated[
         list[str] | None, typer.Option(metavar="URL", help="Let pages of this origin read.")
     ] = None,
+    config: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The models that clients may call, as TOML.")
+    ] = None,
 ) -> None:
-    """Serve recordings over HTTP and WebSocket, live and finished ones."""
+    """Serve recordings over HTTP and WebSocket, live and finished ones, and call models."""
     from recorder.cli import serve
 
-    raise typer.Exit(serve.run(url, host, port, token or [], allow_host or [], allow_origin or []))
+    hosts, origins = allow_host or [], allow_origin or []
+    raise typer.Exit(serve.run(url, host, port, token or [], hosts, origins, config))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
+from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.cli import console, queries
 from recorder.errors import ConfigError
 from recorder.server import missing
@@ -15,13 +16,17 @@ from recorder.storage.store import SqlStore
 
 
 def run(
-    url: str, host: str, port: int, tokens: Sequence[str], hosts: Sequence[str], origins: Sequence[str]
-) -> int:
+    url: str, host: str, port: int, tokens: Sequence[str], hosts: Sequence[str], origins: Sequence[str],
+    config: str | None = None,
+) -> int:  # fmt: skip
     """Serve until Ctrl-C or SIGTERM; the exit code. Raises `RecorderError` for whatever prevents it from starting."""
     try:
         from recorder.server.access import Access, tokens_from
         from recorder.server.app import app_for
-        from recorder.server.database import ServedDatabase
+        from recorder.server.chat_models import configured_models
+        from recorder.server.chat_runs import ChatRuns
+        from recorder.server.configuration import Configuration, read_configuration
+        from recorder.server.database import ServedDatabase, served
         from recorder.server.serving import RecorderServer, listen
     except ModuleNotFoundError as error:
         raise missing(error) from error
@@ -31,9 +36,16 @@ def run(
             "or listen on 127.0.0.1"
         )
     access = Access(tokens_from(tokens), hosts or None, origins)
-    queries.read(url, _checked)
-    database = ServedDatabase(url)
-    server = RecorderServer(app_for(database, access, origins), database, listen(host, port))
+    configuration = Configuration() if config is None else read_configuration(config)
+    models, listening = configured_models(configuration), listen(host, port)
+    history: ChatHistoryCallback | None = None
+    if models:
+        history = ChatHistoryCallback(url, strict=True, **configuration.recorder)
+    else:
+        queries.read(url, _checked)
+    database = ServedDatabase(url) if history is None else served(history)
+    chats = ChatRuns(database, models, configuration.chat)
+    server = RecorderServer(app_for(database, access, origins, chats), database, listening, chats)
     address = f"[{host}]" if ":" in host else host
     console.notice(Text(f"Serving {masked(url)} at http://{address}:{server.port}; Ctrl-C ends."))
     server.run()

@@ -14,8 +14,11 @@ from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.core.version import VERSION
 from recorder.errors import RecorderError
 from recorder.server.access import Access
+from recorder.server.chat import CONVERSATION_HEADER, chat_routes
+from recorder.server.chat_runs import ChatRuns
 from recorder.server.conversations import conversation_routes
 from recorder.server.database import ServedDatabase, served
+from recorder.server.event_stream import RUN_HEADER
 from recorder.server.gate import Gate, refuse
 from recorder.server.health import health_routes
 from recorder.server.problem import SCHEMA, ProblemError, answer_with_problem
@@ -36,21 +39,28 @@ def create_app(
     return app_for(served(history), Access(tokens, allowed_hosts, allowed_origins), allowed_origins)
 
 
-def app_for(database: ServedDatabase, access: Access, allowed_origins: Sequence[str] = ()) -> FastAPI:
-    """The application of one database and the rules of its access."""
+def app_for(
+    database: ServedDatabase,
+    access: Access,
+    allowed_origins: Sequence[str] = (),
+    chats: ChatRuns | None = None,
+) -> FastAPI:
+    """The application of one database, the rules of its access, and the models that clients may call."""
+    chats = chats or ChatRuns(database)
     app = FastAPI(
         title="recorder", version=VERSION, docs_url=None, redoc_url=None, separate_input_output_schemas=False
     )
     for routes in (conversation_routes, stream_routes, health_routes):
         app.include_router(routes(database))
+    app.include_router(chat_routes(chats))
     app.add_middleware(Gate, access=access)
     if allowed_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(allowed_origins),
-            allow_methods=["GET"],
-            allow_headers=["authorization", "last-event-id"],
-            expose_headers=["x-recorder-run"],
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type", "idempotency-key", "last-event-id", "prefer"],
+            expose_headers=[RUN_HEADER, CONVERSATION_HEADER, "location"],
         )
     for kind in (RecorderError, ProblemError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, answer_with_problem)

@@ -1,4 +1,7 @@
-"""The database that a server reads. It is opened by the first request, because a mounted application has no start."""
+"""The database that a server reads. It is opened by the first request, because a mounted application has no start.
+
+What a server writes goes through a recorder: that of its application, or one of its own that the first write opens.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +9,33 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakMethod, ref
 
 from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.config import default_url
-from recorder.errors import Closed, ConfigError, StoreError
+from recorder.errors import Closed, ConfigError, RecorderError, StoreError
+from recorder.recording.store_work import Work
 from recorder.replay.driver import to_its_end
 from recorder.replay.reader_thread import ReaderThread, shared
 from recorder.server.hub import Hub
 
 T = TypeVar("T")
 
+#: How long a request waits until something is written (seconds).
+_WRITES_WITHIN = 5.0
+
 
 class ServedDatabase:
-    """The readers of one database, and a hub for each event loop that serves it."""
+    """The readers of one database, the recorder that writes to it, and a hub for each event loop that serves it."""
 
-    def __init__(self, url: str | None = None) -> None:
-        self.url = url or default_url()
+    def __init__(self, url: str | None = None, history: ChatHistoryCallback | None = None) -> None:
+        self.url = history.recorder.url if history is not None else url or default_url()
+        #: Called by `close`, perhaps several times; they take no lock and do not wait. Weak references, because a
+        #: history is collected only if nothing of its database refers to it.
+        self.on_close: list[WeakMethod[Callable[[], None]]] = []
+        #: The recorder of the application, which closes it, or the server's own one.
+        self._history = None if history is None else ref(history)
+        self._own_history: ChatHistoryCallback | None = None
         self._readers: dict[str, ReaderThread] = {}
         self._hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
         self._closed = False
@@ -42,6 +55,35 @@ class ServedDatabase:
         found: T = await to_its_end(self._reader("serve").ask(method, *arguments))
         return found
 
+    @property
+    def history(self) -> ChatHistoryCallback | None:
+        """The recorder, if there is one by now."""
+        return self._own_history if self._history is None else self._history()
+
+    async def recording(self) -> ChatHistoryCallback:
+        """The recorder, open. Raises `Closed`, and `StoreError` if the database cannot be written to."""
+        self._require_open()
+        if (found := self.history) is None:
+            found = self._own_history = ChatHistoryCallback(self.url)
+        try:
+            await found.opened()
+            found.recorder.require_open()
+        except RecorderError:
+            self._own_history = None  # a refused recorder is closed; the next request tries again
+            raise
+        return found
+
+    async def write(self, work: Work) -> Any:
+        """The result of work on the recorder's store. Raises `StoreError` if the database does not answer in time."""
+        history = await self.recording()
+        try:
+            async with asyncio.timeout(_WRITES_WITHIN):
+                return await history.recorder.with_store(work)
+        except TimeoutError as error:
+            raise StoreError(
+                "The database does not accept what is written; try again when it answers"
+            ) from error
+
     def drain(self) -> None:
         """End the streams of the running event loop, and accept no more."""
         if (hub := self._hubs.get(asyncio.get_running_loop())) is not None:
@@ -50,12 +92,23 @@ class ServedDatabase:
     def close(self) -> None:
         """End all streams and leave the database. Takes no lock and waits for nothing; any thread may call it."""
         self._closed = True
+        for reference in self.on_close:
+            if (closed := reference()) is not None:
+                closed()
+        if self._own_history is not None:
+            self._own_history.close()
         for loop, hub in list(self._hubs.items()):
             with suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(hub.drain)
         while self._readers:
             with suppress(KeyError):
                 self._readers.popitem()[1].leave()
+
+    def end(self) -> None:
+        """`close`, and wait until everything is stored, for as long as the recorder's `close_timeout`."""
+        self.close()
+        if (history := self.history) is not None:
+            history.close().wait()
 
     def _reader(self, purpose: str) -> ReaderThread:
         self._require_open()
@@ -80,7 +133,7 @@ def served(source: ChatHistoryCallback | str | None) -> ServedDatabase:
         return ServedDatabase(source)
     found = _of_histories.get(source)
     if found is None:
-        found = _of_histories[source] = ServedDatabase(source.recorder.url)
+        found = _of_histories[source] = ServedDatabase(history=source)
         source.recorder.closing.append(found.close)
         if source.recorder.closed:
             found.close()

@@ -1,14 +1,19 @@
-"""Checks each request and WebSocket before anything else sees it, and limits bodies. It is ASGI middleware."""
+"""Checks each request and WebSocket before anything else sees it, and reads bodies. It is ASGI middleware."""
 
 from __future__ import annotations
 
+import asyncio
+
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from recorder.server.access import Access, Caller
 from recorder.server.problem import ProblemError, problem_of
 
-#: Bytes of a body. Nothing that is served here needs one.
-MAX_BODY = 64 * 1024
+#: Bytes of a body: of most requests, which need none, and of one with messages and images.
+MAX_BODY, MAX_CHAT_BODY = 64 * 1024, 4 * 1024 * 1024
+#: A body must be complete within this time (seconds).
+BODY_WITHIN = 20.0
 #: Where a request has its caller.
 _CALLER = "recorder.caller"
 
@@ -26,11 +31,14 @@ class Gate:
             return
         try:
             scope[_CALLER] = self._access.check(scope["headers"], scope.get("scheme", "http"))
-            _check_length(scope)
+            if scope["type"] == "http" and _has_body(scope):
+                receive = await _with_body(receive, _most_bytes(scope))
+        except ClientDisconnect:
+            return
         except ProblemError as error:
             await refuse(scope, receive, send, error)
             return
-        await self._app(scope, _limited(receive) if scope["type"] == "http" else receive, send)
+        await self._app(scope, receive, send)
 
 
 async def refuse(scope: Scope, receive: Receive, send: Send, error: Exception) -> None:
@@ -53,20 +61,51 @@ def caller_of(scope: Scope) -> Caller:
     return found
 
 
-def _check_length(scope: Scope) -> None:
+def _most_bytes(scope: Scope) -> int:
+    """How long the body may be. Raises `ProblemError` if it says that it is longer."""
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    most = MAX_CHAT_BODY if path == "/chat" else MAX_BODY
     for name, value in scope["headers"]:
-        if name.lower() == b"content-length" and (not value.isdigit() or int(value[:20]) > MAX_BODY):
-            raise ProblemError(413, f"The body may have {MAX_BODY:,} bytes", {"connection": "close"})
+        if name.lower() == b"content-length" and (not value.isdigit() or int(value[:20]) > most):
+            raise _too_long(most)
+    return most
 
 
-def _limited(receive: Receive) -> Receive:
-    """As `receive`; a body that grows too long counts as a client that left."""
-    received = 0
+def _has_body(scope: Scope) -> bool:
+    names = {name.lower(): value for name, value in scope["headers"]}
+    return b"transfer-encoding" in names or names.get(b"content-length", b"0") != b"0"
 
-    async def limited() -> Message:
-        nonlocal received
-        message = await receive()
-        received += len(message.get("body", b""))
-        return message if received <= MAX_BODY else {"type": "http.disconnect"}
 
-    return limited
+async def _with_body(receive: Receive, most: int) -> Receive:
+    """As `receive`, after the complete body has come. Raises `ProblemError` for one that is too long or too slow."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_WITHIN):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                body += message.get("body", b"")
+                if len(body) > most:
+                    raise _too_long(most)
+                if not message.get("more_body", False):
+                    break
+    except TimeoutError:
+        raise ProblemError(
+            408, f"The body was not complete after {BODY_WITHIN:g} seconds", {"connection": "close"}
+        ) from None
+    return _again({"type": "http.request", "body": bytes(body), "more_body": False}, receive)
+
+
+def _again(first: Message, receive: Receive) -> Receive:
+    """As `receive`, with this message before the others."""
+    messages = [first]
+
+    async def received() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return received
+
+
+def _too_long(most: int) -> ProblemError:
+    return ProblemError(413, f"The body may have {most:,} bytes", {"connection": "close"})

@@ -1,7 +1,7 @@
 """Runs the server of `recorder serve`: uvicorn with its own limits, and an end in order.
 
-On SIGTERM or Ctrl-C the streams end first, then requests that are under way, then the database is left. Each step has a
-deadline.
+On SIGTERM or Ctrl-C the streams end first, then the runs and the requests under way, then the recorder is closed
+and the database is left. Each step has a deadline.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from recorder.errors import ConfigError
+from recorder.server.chat_runs import ChatRuns
 from recorder.server.database import ServedDatabase
 from recorder.server.http_limits import LimitedHttp, LimitedWebSocket
 
@@ -27,8 +28,11 @@ _MAX_CONNECTIONS = 10_000
 class RecorderServer(uvicorn.Server):
     """One server on one listening socket."""
 
-    def __init__(self, app: FastAPI, database: ServedDatabase, listening: socket.socket) -> None:
+    def __init__(
+        self, app: FastAPI, database: ServedDatabase, listening: socket.socket, chats: ChatRuns | None = None
+    ) -> None:
         self._database = database
+        self._chats = chats
         self._listening = listening
         self._serving_loop: asyncio.AbstractEventLoop | None = None
         super().__init__(
@@ -61,7 +65,7 @@ class RecorderServer(uvicorn.Server):
         try:
             super().run(sockets or [self._listening])
         finally:
-            self._database.close()
+            self._database.end()
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """As `uvicorn.Server.serve`, remembering the loop."""
@@ -79,9 +83,12 @@ class RecorderServer(uvicorn.Server):
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End the streams, then what is under way."""
+        """End the streams, then the runs and the requests under way."""
         self._database.drain()
+        runs = asyncio.create_task(self._chats.drain()) if self._chats is not None else None
         await super().shutdown(sockets)
+        if runs is not None:
+            await runs
 
 
 def listen(host: str, port: int) -> socket.socket:

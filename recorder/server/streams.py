@@ -63,7 +63,7 @@ def stream_routes(database: ServedDatabase) -> APIRouter:
         """The tokens of a run from a cursor on: those that are stored at once, and new ones as they are stored."""
         found = await database.ask(run_for, run, caller_of(request.scope))
         cursor = read_cursor(last_event_id or starting_after, found.id)
-        return await _response(database, found, cursor, _pace(speed, max_gap))
+        return await stream_from(database, found, cursor, _pace(speed, max_gap))
 
     @router.websocket("/streams/{run}")
     async def messages(
@@ -103,8 +103,8 @@ async def stream_response(
     database = served(history)
     given = request.headers.get("last-event-id") if request is not None else None
     try:
-        found = await _begun(database, str(run), Caller(user))
-        return await _response(database, found, read_cursor(given or None, found.id), None)
+        found = await begun_run(database, str(run), Caller(user))
+        return await stream_from(database, found, read_cursor(given or None, found.id), None)
     except RecorderError as error:
         return problem_of(error)
 
@@ -114,9 +114,10 @@ def resumed_run(request: HTTPConnection) -> str | None:
     return run_of_cursor(request.headers.get("last-event-id"))
 
 
-async def _response(
+async def stream_from(
     database: ServedDatabase, run: RecordedRun, cursor: StreamCursor, pace: Options | None
 ) -> Response:
+    """The response with a run from a cursor on. Raises `ConfigError` for a place behind the end."""
     if await _check_place(database, run, cursor):
         return Response(status_code=204, headers={RUN_HEADER: run.id})  # an EventSource does not come back
     return EventStream(Follower(database.hub(), run, cursor, pace))
@@ -137,8 +138,8 @@ def _pace(speed: float | None, max_gap: float | None) -> Options | None:
     return None if speed is None and max_gap is None else Options(speed or 1.0, max_gap)
 
 
-async def _begun(database: ServedDatabase, run_id: str, caller: Caller) -> RecordedRun:
-    """A run, once its row is stored."""
+async def begun_run(database: ServedDatabase, run_id: str, caller: Caller) -> RecordedRun:
+    """A run, once its row is stored. Raises `NotFound` if that takes too long."""
     reader, waiting = database.hub().reader, object()
     try:
         async with asyncio.timeout(BEGINS_WITHIN):
