@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 from fastapi import FastAPI
@@ -12,31 +13,52 @@ from starlette.middleware.cors import CORSMiddleware
 
 from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.core.version import VERSION
-from recorder.errors import RecorderError
+from recorder.errors import ConfigError, RecorderError
+from recorder.models import BaseChatModel
 from recorder.server.access import Access
+from recorder.server.authorization import Authorization, Authorize
 from recorder.server.chat import CONVERSATION_HEADER, chat_routes
+from recorder.server.chat_models import given_models
 from recorder.server.chat_runs import ChatRuns
+from recorder.server.configuration import nearest
 from recorder.server.conversations import conversation_routes
 from recorder.server.database import ServedDatabase, served
 from recorder.server.event_stream import RUN_HEADER
 from recorder.server.gate import Gate, refuse
 from recorder.server.health import health_routes
+from recorder.server.metrics import ServerMetrics, metrics_routes
 from recorder.server.problem import SCHEMA, ProblemError, answer_with_problem
+from recorder.server.request_counts import RequestCounts
+from recorder.server.request_log import RequestLog
 from recorder.server.streams import stream_routes
 
 
 def create_app(
     history: ChatHistoryCallback | str | None = None, *, tokens: Mapping[str, str | None] | None = None,
-    allowed_hosts: Sequence[str] | None = None, allowed_origins: Sequence[str] = (),
+    authorize: Authorize | None = None, models: Mapping[str, BaseChatModel] | None = None,
+    allowed_hosts: Sequence[str] | None = None, allowed_origins: Sequence[str] = (), **others: Any,
 ) -> FastAPI:  # fmt: skip
-    """An ASGI application that reads one database: that of a history, or of a URL; `RECORDER_URL` without one.
+    """An ASGI application that serves one database: that of a history, or of a URL; `RECORDER_URL` without one.
 
     It opens the database at the first request, and a history closes it. `tokens` maps each token to the user whose
-    conversations it reads, or to None for all; without tokens everybody reads everything, and only requests to a
-    loopback address, or to `allowed_hosts`, are answered. Pages of other sites are refused unless they are in
-    `allowed_origins`. Raises `ConfigError`.
+    conversations it reads, or to None for all. `authorize` is a plain or asynchronous function in place of tokens: it
+    gets Starlette's `HTTPConnection` of each request and each WebSocket, and returns the id of the user, None for all,
+    or False to refuse; it may raise FastAPI's `HTTPException`. Without both everybody reads everything, and only
+    requests to a loopback address, or to `allowed_hosts`, are answered. Pages of other sites are refused unless they
+    are in `allowed_origins`. `models` are those that `POST /chat` calls, by name. Raises `ConfigError`.
     """
-    return app_for(served(history), Access(tokens, allowed_hosts, allowed_origins), allowed_origins)
+    check_names("create_app", others, create_app)
+    database = served(history)
+    authorization = Authorization(authorize) if authorize is not None else None
+    access = Access(tokens, allowed_hosts, allowed_origins, authorization)
+    return app_for(database, access, allowed_origins, ChatRuns(database, given_models(models or {})))
+
+
+def check_names(name: str, others: Mapping[str, Any], function: Callable[..., Any]) -> None:
+    """Raise `ConfigError` for an argument that a function does not have."""
+    known = [each for each in signature(function).parameters if each != "others"]
+    for other in others:
+        raise ConfigError(f"{name} has no argument {other!r}; {nearest(other, known)}")
 
 
 def app_for(
@@ -52,7 +74,9 @@ def app_for(
     )
     for routes in (conversation_routes, stream_routes, health_routes):
         app.include_router(routes(database))
+    counts = RequestCounts()
     app.include_router(chat_routes(chats))
+    app.include_router(metrics_routes(ServerMetrics(chats, counts)))
     app.add_middleware(Gate, access=access)
     if allowed_origins:
         app.add_middleware(
@@ -62,6 +86,7 @@ def app_for(
             allow_headers=["authorization", "content-type", "idempotency-key", "last-event-id", "prefer"],
             expose_headers=[RUN_HEADER, CONVERSATION_HEADER, "location"],
         )
+    app.add_middleware(RequestLog, counts=counts)
     for kind in (RecorderError, ProblemError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, answer_with_problem)
     app.add_exception_handler(WebSocketRequestValidationError, _refuse_websocket)

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from recorder.core.escaping import escape, unescape
 from recorder.core.json import dumps
 from recorder.errors import NotFound
-from recorder.server.access import Caller
+from recorder.server.caller import Caller
 from recorder.server.chat_request import ChatBody, identity_of
 from recorder.server.chat_runs import ChatRuns
 from recorder.server.conversations import check_conversation, may_read

@@ -16,7 +16,7 @@ from recorder.core.escaping import escape, unescape
 from recorder.core.ids import check_conversation_id
 from recorder.core.json import dumps
 from recorder.errors import ConfigError, NotFound
-from recorder.server.access import Caller
+from recorder.server.caller import Caller
 from recorder.server.database import ServedDatabase
 from recorder.server.gate import caller_of
 from recorder.server.problem import NO_SNIFFING, ProblemError, documented

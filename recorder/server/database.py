@@ -56,6 +56,16 @@ class ServedDatabase:
         return found
 
     @property
+    def readers(self) -> int:
+        """How many readers follow streams."""
+        return sum(hub.followers for hub in list(self._hubs.values()))
+
+    @property
+    def stall(self) -> float:
+        """For how long the slowest of them has not accepted a piece (seconds)."""
+        return max((hub.stall for hub in list(self._hubs.values())), default=0.0)
+
+    @property
     def history(self) -> ChatHistoryCallback | None:
         """The recorder, if there is one by now."""
         return self._own_history if self._history is None else self._history()
@@ -128,9 +138,17 @@ _of_histories: WeakKeyDictionary[ChatHistoryCallback, ServedDatabase] = WeakKeyD
 
 
 def served(source: ChatHistoryCallback | str | None) -> ServedDatabase:
-    """The database of a URL, or that of a history, which closes it when it is closed itself."""
-    if not isinstance(source, ChatHistoryCallback):
+    """The database of a URL, or that of a history, which closes it when it is closed itself. Raises `ConfigError`."""
+    if source is None or isinstance(source, str):
         return ServedDatabase(source)
+    if not isinstance(source, ChatHistoryCallback):
+        raise ConfigError(
+            f"history is of type {type(source).__name__}; pass a ChatHistoryCallback, or the URL of a database"
+        )
+    if source.stores_elsewhere:
+        raise ConfigError(
+            "The history has a store of its own, which has no URL to be read at; pass a URL to it"
+        )
     found = _of_histories.get(source)
     if found is None:
         found = _of_histories[source] = ServedDatabase(history=source)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from recorder.server.access import Access, Caller
+from recorder.server.access import Access
+from recorder.server.caller import Caller
 from recorder.server.problem import ProblemError, problem_of
 
 #: Bytes of a body: of most requests, which need none, and of one with messages and images.
 MAX_BODY, MAX_CHAT_BODY = 64 * 1024, 4 * 1024 * 1024
+#: The body of such a request has no meaning, and is not waited for.
+_WITHOUT_BODY = frozenset(("GET", "HEAD", "OPTIONS"))
 #: A body must be complete within this time (seconds).
 BODY_WITHIN = 20.0
 #: Where a request has its caller.
@@ -30,9 +33,10 @@ class Gate:
             await self._app(scope, receive, send)
             return
         try:
-            scope[_CALLER] = self._access.check(scope["headers"], scope.get("scheme", "http"))
-            if scope["type"] == "http" and _has_body(scope):
-                receive = await _with_body(receive, _most_bytes(scope))
+            scope[_CALLER] = await self._access.caller(HTTPConnection(scope))
+            if scope["type"] == "http" and (most := _most_bytes(scope)) > 0:
+                has_use = scope["method"] not in _WITHOUT_BODY
+                receive = await _with_body(receive, most) if has_use else _limited(receive, most)
         except ClientDisconnect:
             return
         except ProblemError as error:
@@ -61,19 +65,34 @@ def caller_of(scope: Scope) -> Caller:
     return found
 
 
+def known_caller(scope: Scope) -> Caller | None:
+    """Who sent a request; None if `Gate` has refused it."""
+    found: Caller | None = scope.get(_CALLER)
+    return found
+
+
 def _most_bytes(scope: Scope) -> int:
-    """How long the body may be. Raises `ProblemError` if it says that it is longer."""
+    """How long the body may be; 0 if there is none. Raises `ProblemError` if it says that it is longer."""
     path = scope["path"].removeprefix(scope.get("root_path", ""))
     most = MAX_CHAT_BODY if path == "/chat" else MAX_BODY
-    for name, value in scope["headers"]:
-        if name.lower() == b"content-length" and (not value.isdigit() or int(value[:20]) > most):
-            raise _too_long(most)
-    return most
+    headers = {name.lower(): value for name, value in scope["headers"]}
+    length = headers.get(b"content-length", b"0")
+    if not length.isdigit() or int(length[:20]) > most:
+        raise _too_long(most)
+    return most if b"transfer-encoding" in headers or length.strip(b"0") else 0
 
 
-def _has_body(scope: Scope) -> bool:
-    names = {name.lower(): value for name, value in scope["headers"]}
-    return b"transfer-encoding" in names or names.get(b"content-length", b"0") != b"0"
+def _limited(receive: Receive, most: int) -> Receive:
+    """As `receive`; a body that grows too long, and that nobody reads, counts as a client that left."""
+    received = 0
+
+    async def limited() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        return message if received <= most else {"type": "http.disconnect"}
+
+    return limited
 
 
 async def _with_body(receive: Receive, most: int) -> Receive:

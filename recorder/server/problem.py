@@ -48,8 +48,11 @@ def problem(
 
 
 def title_of(status: int) -> str:
-    """The name of a status."""
-    return HTTPStatus(status).phrase
+    """The name of a status; of one that has none, that of its class."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return HTTPStatus(status // 100 * 100).phrase
 
 
 def problem_of(error: Exception) -> Response:

@@ -15,7 +15,7 @@ from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.errors import ConfigError, NotFound, RecorderError
 from recorder.replay.driver import to_its_end
 from recorder.replay.pace import FASTEST, SLOWEST, Options
-from recorder.server.access import Caller
+from recorder.server.caller import Caller
 from recorder.server.conversations import run_for
 from recorder.server.cursor import START, StreamCursor, read_cursor, run_of_cursor
 from recorder.server.database import ServedDatabase, served
