@@ -46,8 +46,9 @@ def include_name(name: str | None, kind: str, parents: object) -> bool:
 
 
 def include_object(found: Any, name: str | None, kind: str, reflected: bool, compared_to: object) -> bool:
-    """Whether to compare an object: an index with a Postgres operator class only on Postgres."""
-    is_for_postgres = kind == "index" and not reflected and bool(found.dialect_kwargs.get("postgresql_ops"))
+    """Whether to compare an object: an index with an operator class or a method of Postgres only on Postgres."""
+    options = found.dialect_kwargs if kind == "index" and not reflected else {}
+    is_for_postgres = bool(options.get("postgresql_ops") or options.get("postgresql_using"))
     return not is_for_postgres or context.get_context().dialect.name == "postgresql"
 
 

@@ -13,6 +13,7 @@ from recorder.errors import StoreError
 from recorder.export.counts import Counts
 from recorder.export.format import Row
 from recorder.storage import schema
+from recorder.storage.columns import names_of
 from recorder.storage.compression import decompress
 from recorder.storage.dialects import Dialect, Insert
 from recorder.storage.frame_block import split
@@ -75,7 +76,7 @@ class RowMerger:
         if not rows:
             return
         values = [_values(row) for row in rows]
-        insert = Insert(table, table.columns.keys(), values, update)
+        insert = Insert(table, _NAMES[table.name], values, update)
         [stored] = await self._dialect.insert(self._connection, self._dialect.statements([insert]))
         if stored != len(rows):
             raise StoreError(f"Another program stores the same {table.name} at this moment; import again")
@@ -88,7 +89,9 @@ class RowMerger:
         key: Any = columns[0] if len(columns) == 1 else tuple_(*columns)
         found = {}
         for start in range(0, len(keys), _COMPARED):
-            query = select(table).where(key.in_(keys[start : start + _COMPARED]))
+            query = select(*(table.c[name] for name in _NAMES[table.name])).where(
+                key.in_(keys[start : start + _COMPARED])
+            )
             for row in await self._connection.execute(query):
                 found[_key(table, row)] = tuple(row)
         return found
@@ -132,7 +135,7 @@ def _with_plain_ids(row: Any) -> Any:
 
 def _is_newer(table: Table, stored: tuple[Any, ...], row: Any) -> bool:
     """Whether the row must replace the stored one. Raises `Conflict` if the two contradict each other."""
-    new_rows, names = _values(row), table.columns.keys()
+    new_rows, names = _values(row), _NAMES[table.name]
     if new_rows == stored:
         return False
     different = {name for name, mine, other in zip(names, new_rows, stored, strict=True) if mine != other}
@@ -170,11 +173,9 @@ def _same_frames(stored: tuple[Any, ...], row: FrameRow) -> bool:
 
 def _conflict(table: Table, stored: tuple[Any, ...], new_rows: tuple[Any, ...], how: str) -> Conflict:
     name = next(
-        name
-        for name, mine, other in zip(table.columns.keys(), new_rows, stored, strict=True)
-        if mine != other
+        name for name, mine, other in zip(_NAMES[table.name], new_rows, stored, strict=True) if mine != other
     )
-    place = table.columns.keys().index(name)
+    place = _NAMES[table.name].index(name)
     key = ", ".join(str(new_rows[at]) for at in _KEYS[table.name])
     return Conflict(
         f"{table.name} {key}: {how} with another {name}, {_shown(stored[place])} and not {_shown(new_rows[place])}; "
@@ -193,11 +194,15 @@ _WHEN_ANNOTATED = frozenset(("created_at",))
 _LATER = frozenset(("said_at", "instructions", "input", "content_hash"))
 #: Columns that a newer row updates.
 _UPDATED: Mapping[type[Any], Sequence[str]] = {Producer: ("heartbeat_at",), RunRow: sorted(_END)}
+#: The columns of each table that a row type has.
+_NAMES = {table.name: names_of(row_type) for row_type, table in schema.TABLES.items()}
 _KEYS = {
-    table.name: tuple(table.columns.keys().index(key.name) for key in table.primary_key)
+    table.name: tuple(_NAMES[table.name].index(key.name) for key in table.primary_key)
     for table in schema.TABLES.values()
 }
 _IDS = {
-    row_type: tuple(place for place, column in enumerate(table.columns) if isinstance(column.type, Id))
-    for row_type, table in schema.TABLES.items()
+    row_type: tuple(
+        place for place, column in enumerate(schema.row_columns(row_type)) if isinstance(column.type, Id)
+    )
+    for row_type in schema.TABLES
 }

@@ -183,7 +183,9 @@ class RowReader:
     def messages(self, keys: Sequence[MessageKey]) -> list[MessageRow]:
         """The rows with these keys that exist, in the order of the keys."""
         key = tuple_(*schema.messages.primary_key.columns)
-        rows = self._fetch(select(schema.messages).where(key.in_([each[:2] for each in keys])))
+        rows = self._fetch(
+            select(*schema.row_columns(MessageRow)).where(key.in_([each[:2] for each in keys]))
+        )
         found = {row[:2]: row_of(MessageRow, row) for row in rows}
         return [found[each[:2]] for each in keys if each[:2] in found]
 

@@ -51,7 +51,7 @@ VERSION_TABLE = "alembic_version"
 #: How many rows of alembic's table are read. Recorder's has one row, another tool's may have several.
 _MOST_REVISIONS = 9
 _TABLES = frozenset(schema.metadata.tables)
-_NAMES = _TABLES | views.definitions("sqlite").keys() | {VERSION_TABLE}
+_NAMES = _TABLES | views.definitions("sqlite").keys() | {VERSION_TABLE, schema.MESSAGE_WORDS}
 #: Tables of every revision. Where they exist, an unknown revision belongs to a newer recorder and not to another tool.
 _SIGNATURE = frozenset(("conversations", "runs", "messages", "segments"))
 

@@ -313,6 +313,15 @@ class AnnotationRow(NamedTuple):
         return self.conversation_id is not None
 
 
+class StopRequest(NamedTuple):
+    """A request to stop a run, every column."""
+
+    run_id: Uuid
+    requested_at: datetime
+    #: The user who requested it; None without users.
+    requested_by: str | None
+
+
 #: The types of the rows whose key begins with the id of their run, in the order of an export.
 ROWS_OF_A_RUN = (SegmentRow, FrameRow, GapRow, AnnotationRow)
 

@@ -15,13 +15,26 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Double, Index, Integer, LargeBinary, MetaData, Table, Text, text
+from sqlalchemy import (
+    DDL,
+    BigInteger,
+    Column,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    event,
+    text,
+)
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from recorder.core.clock import iso, parse_iso
-from recorder.storage.columns import Format, columns_of
+from recorder.storage.columns import Format, columns_of, names_of
 from recorder.storage.rows import (
     AnnotationRow,
     ContextMessageRow,
@@ -32,10 +45,11 @@ from recorder.storage.rows import (
     Producer,
     RunRow,
     SegmentRow,
+    StopRequest,
 )
 
 #: Revisions in `migrations/versions`, oldest first. Opening a database compares with these, without alembic.
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
 #: The revision that this code reads and writes.
 HEAD = REVISIONS[-1]
 
@@ -133,6 +147,9 @@ PAGE_SIZE = 8192
 #: 64 bits on both databases: SQLite's INTEGER has up to 8 bytes.
 Int = BigInteger().with_variant(Integer(), "sqlite")
 
+#: The words of a message: a `tsvector` on Postgres.
+Words = Text().with_variant(postgresql.TSVECTOR(), "postgresql")
+
 #: The type of a column, by its type in a row and by its format.
 _TYPES: Mapping[tuple[type[Any], Format | None], Any] = {
     (str, None): Text,
@@ -201,12 +218,15 @@ Index("runs_unanswered", runs.c.conversation_id, sqlite_where=_UNANSWERED, postg
 producers = Table("producers", metadata, *_columns(Producer, "id"))
 
 #: Each message of a conversation, stored once. `position` is the number of its ancestors. `run_id` is the run that
-#: produced it, NULL for input.
+#: produced it, NULL for input. `words` is derived from the other columns and no part of a row in Python: the words by
+#: which the message is found. It is NULL in rows of older versions, until they are indexed. On SQLite it is the empty
+#: text, and `MESSAGE_WORDS` has the words.
 # With rowid, because its rows are long: beside its text a message takes 460 bytes on disk, 870 WITHOUT ROWID.
 messages = Table(
     "messages",
     metadata,
     *_columns(MessageRow, "conversation_id", "id"),
+    Column("words", Words),
     Index("messages_by_parent", "conversation_id", "parent_id"),
     # Finds the newest message of a conversation with one seek.
     Index("messages_by_time", "conversation_id", "created_at", "position"),
@@ -225,6 +245,26 @@ Index(
     sqlite_where=_HAS_KEY,
     postgresql_where=_HAS_KEY,
 )
+
+# Finds the messages that are not indexed yet.
+_NOT_INDEXED = messages.c.words.is_(None)
+Index(
+    "messages_without_words",
+    messages.c.created_at,
+    sqlite_where=_NOT_INDEXED,
+    postgresql_where=_NOT_INDEXED,
+)
+Index("messages_by_words", messages.c.words, postgresql_using="gin").ddl_if(dialect="postgresql")
+
+#: The table of the index on SQLite. A rowid is the time of the messages in microseconds since 1970 (UTC): the newest
+#: messages are found first, and the index of `created_at` finds their rows. It holds neither texts nor positions. The
+#: words of messages of the same microsecond are in one row.
+MESSAGE_WORDS = "message_words"
+_CREATE_MESSAGE_WORDS: Any = DDL(  # type: ignore[no-untyped-call]
+    f"CREATE VIRTUAL TABLE {MESSAGE_WORDS} "
+    "USING fts5(words, content='', columnsize=0, detail=none, tokenize='ascii')"
+)
+event.listen(messages, "after_create", _CREATE_MESSAGE_WORDS.execute_if(dialect="sqlite"))
 
 #: Instructions and other messages that runs were sent and nobody said, each text of a conversation once.
 context_messages = Table("context_messages", metadata, *_columns(ContextMessageRow, "conversation_id", "id"))
@@ -254,6 +294,9 @@ Index(
     postgresql_where=_WITHOUT_RUN,
 )
 
+#: Runs that somebody wants to stop. The process that records a run watches for its row.
+stop_requests = Table("stop_requests", metadata, *_columns(StopRequest, "run_id"))
+
 #: Row type -> its table, in the order in which the writer stores them.
 TABLES: Mapping[type[Any], Table] = {
     Producer: producers,
@@ -266,3 +309,8 @@ TABLES: Mapping[type[Any], Table] = {
     GapRow: gaps,
     AnnotationRow: annotations,
 }
+
+
+def row_columns(row_type: type[Any]) -> list[Column[Any]]:
+    """The columns of a row type in its table, in the order of the row."""
+    return [TABLES[row_type].c[name] for name in names_of(row_type)]

@@ -33,6 +33,7 @@ from recorder.messages import HumanMessage, SystemMessage
 from recorder.messages.identity import content_hash
 from recorder.models import ChatOpenAI
 from recorder.storage import schema
+from recorder.storage.columns import names_of
 from recorder.storage.compression import compress
 from recorder.storage.dialects import Insert, dialect_of, parse_url
 from recorder.storage.frame_block import join
@@ -401,7 +402,8 @@ def stored_rows(url: str) -> list[Row]:
     """Return all rows of a database in the order of an export."""
 
     async def rows(connection: AsyncConnection, table: Any, made: Any, *where: Any) -> list[Any]:
-        query = sqlalchemy.select(table).where(*where).order_by(*table.primary_key.columns)
+        query = sqlalchemy.select(*schema.row_columns(made)).where(*where)
+        query = query.order_by(*table.primary_key.columns)
         return [made(*row) for row in await connection.execute(query)]
 
     async def everything() -> list[Row]:
@@ -430,7 +432,7 @@ def store_rows(url: str, rows: list[Row]) -> None:
                     for row in rows
                     if isinstance(row, made)
                 ]
-                insert = Insert(table, table.columns.keys(), values)
+                insert = Insert(table, names_of(made), values)
                 await dialect.insert(connection, dialect.statements([insert]))
 
     asyncio.run(store())

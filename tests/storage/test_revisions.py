@@ -37,11 +37,12 @@ ADDED = (
     "runs.output",
     "messages.content_hash",
     "messages.thread_key",
+    "messages.words",
     "conversations.tags",
     *(f"runs.{name}" for name in ("input_cost", "output_cost", "cost", "price", "redaction")),
     "annotations.conversation_id",
 )
-NEW_TABLES = ("context_messages",)
+NEW_TABLES = ("context_messages", "stop_requests")
 #: The columns of the views of revision 0001; newer revisions have them first, in this order.
 COLUMNS = {
     "transcripts": "conversation_id, message_id, parent_id, branch, position, role, content, status, model, run_id, "
@@ -149,7 +150,19 @@ def write_as(revision: str, url: str) -> None:
     if has_context:
         rest = ["{}", None, None, PROMPT, None, None, None, PRODUCER, None]
     status, model = ["complete", later, later, "stop", None, None], ["gpt-4o", "x"]
-    counts = [1, 1, 2, "{}", "provider", *([None] if revision >= "0006" else []), 1, "aa", None, REPLY]
+    counts: list[Any] = [
+        1,
+        1,
+        2,
+        "{}",
+        "provider",
+        *([None] if revision >= "0006" else []),
+        1,
+        "aa",
+        None,
+        REPLY,
+    ]
+    counts += [0.5, 0.5, 1.0, "{}", None] if revision >= "0007" else []
     seal = [*status, *model, *counts] if is_first else [*model, *status, *counts]
     if has_context:
         seal = [*model, *status, *counts]

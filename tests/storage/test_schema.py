@@ -180,7 +180,7 @@ def test_every_table_can_be_distributed() -> None:
     """Each primary key begins with the run or the conversation; no foreign keys, unique indexes or serial ids."""
     keys = {name: next(iter(table.primary_key)).name for name, table in schema.metadata.tables.items()}
     own = dict.fromkeys(("conversations", "producers", "runs"), "id")
-    by_run = dict.fromkeys(("segments", "frames", "gaps", "annotations"), "run_id")
+    by_run = dict.fromkeys(("segments", "frames", "gaps", "annotations", "stop_requests"), "run_id")
     by_conversation = dict.fromkeys(("messages", "context_messages"), "conversation_id")
     assert keys == {**own, **by_run, **by_conversation}
     for table in schema.metadata.tables.values():
