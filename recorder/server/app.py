@@ -30,6 +30,7 @@ from recorder.server.metrics import ServerMetrics, metrics_routes
 from recorder.server.problem import SCHEMA, ProblemError, answer_with_problem
 from recorder.server.request_counts import RequestCounts
 from recorder.server.request_log import RequestLog
+from recorder.server.stopping import stop_routes
 from recorder.server.streams import stream_routes
 
 
@@ -76,6 +77,7 @@ def app_for(
         app.include_router(routes(database))
     counts = RequestCounts()
     app.include_router(chat_routes(chats))
+    app.include_router(stop_routes(chats))
     app.include_router(metrics_routes(ServerMetrics(chats, counts)))
     app.add_middleware(Gate, access=access)
     if allowed_origins:

@@ -23,7 +23,7 @@ from recorder.server.gate import caller_of
 from recorder.server.problem import NO_SNIFFING, ProblemError, documented
 from recorder.server.served_run import SERVED, ServedRun
 from recorder.server.streams import LastEventId, begun_run, stream_from
-from recorder.storage.reader import RecordedRun
+from recorder.storage.reader import DatabaseReader, RecordedRun
 
 #: The header with the id of the conversation, percent-encoded.
 CONVERSATION_HEADER = "x-recorder-conversation"
@@ -150,7 +150,7 @@ async def _is_repeated(chats: ChatRuns, run: ServedRun, caller: Caller) -> bool:
         found, is_readable = known.fingerprint, known.user_id == caller.user_id
     else:
         try:
-            stored = await chats.database.ask(_stored_run, str(run.run_id))
+            stored = await chats.database.ask(DatabaseReader.run, str(run.run_id))
         except NotFound:
             return False
         found = (stored.metadata or {}).get(SERVED)
@@ -158,11 +158,6 @@ async def _is_repeated(chats: ChatRuns, run: ServedRun, caller: Caller) -> bool:
     if found != run.fingerprint or not is_readable:
         raise ProblemError(409, f"Run {run.run_id} is another request; send this one with a new id or key")
     return True
-
-
-async def _stored_run(reader: Any, run_id: str) -> RecordedRun:
-    found: RecordedRun = await reader.run(run_id)
-    return found
 
 
 async def _start(chats: ChatRuns, run: ServedRun, caller: Caller) -> None:

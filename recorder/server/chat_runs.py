@@ -17,6 +17,7 @@ from recorder.server.configuration import ChatTable, nearest
 from recorder.server.database import ServedDatabase
 from recorder.server.problem import ProblemError
 from recorder.server.served_run import ServedRun
+from recorder.server.stop_watch import StopWatch
 
 log = logging.getLogger("recorder")
 
@@ -35,6 +36,7 @@ class ChatRuns:
         self.limits = limits or ChatTable()
         self._runs: dict[UUID, ServedRun] = {}
         self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
+        self._stops = StopWatch(database)
         self._is_draining = False
         self._branches: BranchReader | None = None
         database.on_close.append(WeakMethod(self.cancel_all))
@@ -69,7 +71,8 @@ class ChatRuns:
         self._check_limits(run)
         self._runs[run.run_id] = run
         run.task = asyncio.create_task(run.call(history))
-        run.task.add_done_callback(lambda _: self._runs.pop(run.run_id, None))
+        run.task.add_done_callback(lambda _: self._forget(run))
+        self._stops.add(str(run.run_id), run.cancel)
 
     async def earlier(self, run: ServedRun) -> list[BaseMessage]:
         """The messages of the conversation that are sent again. Raises what the database raises."""
@@ -99,6 +102,10 @@ class ChatRuns:
         self._is_draining = True
         for run in list(self._runs.values()):
             run.cancel()
+
+    def _forget(self, run: ServedRun) -> None:
+        self._runs.pop(run.run_id, None)
+        self._stops.remove(str(run.run_id))
 
     def _check_limits(self, run: ServedRun) -> None:
         if self._is_draining:

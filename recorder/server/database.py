@@ -73,14 +73,14 @@ class ServedDatabase:
     async def recording(self) -> ChatHistoryCallback:
         """The recorder, open. Raises `Closed`, and `StoreError` if the database cannot be written to."""
         self._require_open()
-        if (found := self.history) is None:
-            found = self._own_history = ChatHistoryCallback(self.url)
         try:
+            if (found := self.history) is None:
+                found = self._own_history = ChatHistoryCallback(self.url)
             await found.opened()
             found.recorder.require_open()
-        except RecorderError:
+        except RecorderError as error:
             self._own_history = None  # a refused recorder is closed; the next request tries again
-            raise
+            raise _no_fault_of_the_request(error) from error
         return found
 
     async def write(self, work: Work) -> Any:
@@ -125,13 +125,17 @@ class ServedDatabase:
         if purpose not in self._readers:
             try:
                 self._readers[purpose] = shared(self.url, purpose)
-            except ConfigError as error:  # no fault of the request
-                raise StoreError(str(error)) from error
+            except ConfigError as error:
+                raise _no_fault_of_the_request(error) from error
         return self._readers[purpose]
 
     def _require_open(self) -> None:
         if self._closed:
             raise Closed("The history that this server reads is closed; start the application again")
+
+
+def _no_fault_of_the_request(error: RecorderError) -> RecorderError:
+    return StoreError(str(error)) if isinstance(error, ConfigError) else error
 
 
 _of_histories: WeakKeyDictionary[ChatHistoryCallback, ServedDatabase] = WeakKeyDictionary()

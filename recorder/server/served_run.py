@@ -43,6 +43,12 @@ class ServedRun:
         if self.task is not None and not self.task.done():
             self.task.get_loop().call_soon_threadsafe(self.task.cancel)
 
+    async def cancelled(self, within: float) -> None:
+        """Cancel it and wait for its end, for so many seconds at most."""
+        self.cancel()
+        if self.task is not None:
+            await asyncio.wait({self.task}, timeout=within)
+
     async def call(self, history: ChatHistoryCallback) -> None:
         """Call the model to the end of its answer. An error of the provider is recorded with the run."""
         handlers: list[Any] = [history]

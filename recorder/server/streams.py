@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -13,9 +12,9 @@ from starlette.websockets import WebSocket
 
 from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.errors import ConfigError, NotFound, RecorderError
-from recorder.replay.driver import to_its_end
 from recorder.replay.pace import FASTEST, SLOWEST, Options
 from recorder.server.caller import Caller
+from recorder.server.commits import after_commits
 from recorder.server.conversations import run_for
 from recorder.server.cursor import START, StreamCursor, read_cursor, run_of_cursor
 from recorder.server.database import ServedDatabase, served
@@ -140,20 +139,16 @@ def _pace(speed: float | None, max_gap: float | None) -> Options | None:
 
 async def begun_run(database: ServedDatabase, run_id: str, caller: Caller) -> RecordedRun:
     """A run, once its row is stored. Raises `NotFound` if that takes too long."""
-    reader, waiting = database.hub().reader, object()
-    try:
-        async with asyncio.timeout(BEGINS_WITHIN):
-            await to_its_end(reader.follow(waiting))
-            version = 0
-            while True:
-                version = await to_its_end(reader.after(version))
-                try:
-                    return await database.ask(run_for, run_id, caller)
-                except NotFound:
-                    continue
-    except TimeoutError:
+
+    async def look() -> RecordedRun | None:
+        try:
+            found: RecordedRun = await database.ask(run_for, run_id, caller)
+        except NotFound:
+            return None
+        return found
+
+    if (found := await after_commits(database, look, BEGINS_WITHIN)) is None:
         raise NotFound(
             f"Run {run_id} has not begun within {BEGINS_WITHIN:g} seconds; pass run_id to the model"
-        ) from None
-    finally:
-        reader.unfollow(waiting)
+        )
+    return found
