@@ -45,6 +45,7 @@ class StoreWork:
 
     async def run(self, store: Any) -> None:
         """Do what waits. What it raises is raised by the waits only."""
+        store = getattr(store, "loaded", store)  # of a `DeferredStore` the one that has the database
         for _ in range(len(self._waiting)):
             work, wait = self._waiting.popleft()
             try:

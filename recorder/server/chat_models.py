@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 import recorder.models
@@ -17,6 +18,12 @@ from recorder.server.configuration import Configuration, ModelTable
 #: The key that is sent to a host of the configuration if none is named, so that a key of the environment that belongs
 #: to another host is not.
 _NO_KEY = "none"
+#: Provider -> a module of its SDK, which is imported with the configuration: later it would stop the event loop for two
+#: seconds.
+_SDK_MODULES = {
+    "ChatOpenAI": "openai.resources.chat.completions",
+    "ChatAnthropic": "anthropic.resources.messages",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +73,7 @@ def _configured(name: str, table: ModelTable) -> ServedModel:
             given[option] = value
     if (key := _key(name, table)) is not None:
         given["api_key"] = key
+    import_module(_SDK_MODULES[table.provider])
     try:
         llm = getattr(recorder.models, table.provider)(**given)
     except (RecorderError, TypeError, ValueError) as error:

@@ -8,6 +8,7 @@ from sqlalchemy import select
 
 from recorder.storage.dialects import Insert
 from recorder.storage.reader import DatabaseReader
+from recorder.storage.row_checks import readable
 from recorder.storage.rows import StopRequest
 from recorder.storage.schema import stop_requests
 from recorder.storage.store import SqlStore
@@ -17,10 +18,11 @@ _PART = 500
 
 
 async def add_stop_request(store: SqlStore, request: StopRequest) -> None:
-    """Store a request. A second one for the same run changes nothing."""
+    """Store a request. A second one for the same run changes nothing. Raises `StoreError`."""
     insert = Insert(stop_requests, StopRequest._fields, [request])
-    async with store.transaction() as connection:
-        await store.dialect.insert(connection, store.dialect.statements([insert]))
+    with readable(store.errors):
+        async with store.transaction() as connection:
+            await store.dialect.insert(connection, store.dialect.statements([insert]))
 
 
 async def runs_to_stop(reader: DatabaseReader, run_ids: Sequence[str]) -> list[str]:

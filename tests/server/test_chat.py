@@ -292,7 +292,10 @@ def test_a_call_that_takes_too_long_is_cut(tmp_path: Path) -> None:
 
 def test_too_many_runs_are_refused(tmp_path: Path) -> None:
     """The limits of a model, of a user and of the server are told apart, and an ended run makes room."""
-    tokens, limits = {ANNA: "anna", BORIS: "boris"}, ChatTable(max_runs=3, max_runs_per_user=2, drain_within=0)
+    tokens, limits = (
+        {ANNA: "anna", BORIS: "boris"},
+        ChatTable(max_runs=3, max_runs_per_user=2, drain_within=0),
+    )
     with LoopbackProvider(scripted(endless())) as provider:
         models = [small(provider, max_runs=10)]
         with serving(new_url(tmp_path), tokens, models=models, limits=limits) as server:
