@@ -5,7 +5,7 @@ Each imports its modules when it runs, so that `recorder --help` loads no SDK an
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -206,9 +206,12 @@ def serve(
     config: Annotated[
         str | None, typer.Option(metavar="FILE", help="The models that clients may call, as TOML.")
     ] = None,
+    log_format: Annotated[
+        Literal["text", "json"] | None, typer.Option(help="Write a line for each request to stderr.")
+    ] = None,
 ) -> None:
     """Serve recordings over HTTP and WebSocket, live and finished ones, and call models."""
     from recorder.cli import serve
 
     hosts, origins = allow_host or [], allow_origin or []
-    raise typer.Exit(serve.run(url, host, port, token or [], hosts, origins, config))
+    raise typer.Exit(serve.run(url, host, port, token or [], hosts, origins, config, log_format))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import sys
 from collections.abc import Sequence
+from contextlib import closing, nullcontext
+from typing import Literal
 
 from rich.text import Text
 
@@ -17,7 +20,7 @@ from recorder.storage.store import SqlStore
 
 def run(
     url: str, host: str, port: int, tokens: Sequence[str], hosts: Sequence[str], origins: Sequence[str],
-    config: str | None = None,
+    config: str | None = None, log_format: Literal["text", "json"] | None = None,
 ) -> int:  # fmt: skip
     """Serve until Ctrl-C or SIGTERM; the exit code. Raises `RecorderError` for whatever prevents it from starting."""
     try:
@@ -26,7 +29,8 @@ def run(
         from recorder.server.chat_models import configured_models
         from recorder.server.chat_runs import ChatRuns
         from recorder.server.configuration import Configuration, read_configuration
-        from recorder.server.database import ServedDatabase, served
+        from recorder.server.database import ServedDatabase
+        from recorder.server.log_output import logging_to
         from recorder.server.serving import RecorderServer, listen
     except ModuleNotFoundError as error:
         raise missing(error) from error
@@ -37,18 +41,20 @@ def run(
         )
     access = Access(tokens_from(tokens), hosts or None, origins)
     configuration = Configuration() if config is None else read_configuration(config)
-    models, listening = configured_models(configuration), listen(host, port)
-    history: ChatHistoryCallback | None = None
-    if models:
-        history = ChatHistoryCallback(url, strict=True, **configuration.recorder)
-    else:
-        queries.read(url, _checked)
-    database = ServedDatabase(url) if history is None else served(history)
-    chats = ChatRuns(database, models, configuration.chat)
-    server = RecorderServer(app_for(database, access, origins, chats), database, listening, chats)
+    models = configured_models(configuration)
     address = f"[{host}]" if ":" in host else host
-    console.notice(Text(f"Serving {masked(url)} at http://{address}:{server.port}; Ctrl-C ends."))
-    server.run()
+    with closing(listen(host, port)) as listening:
+        if models:
+            history = ChatHistoryCallback(url, strict=True, **configuration.recorder)
+            database = ServedDatabase(url, own_history=history)
+        else:
+            queries.read(url, _checked)
+            database = ServedDatabase(url)
+        chats = ChatRuns(database, models, configuration.chat)
+        server = RecorderServer(app_for(database, access, origins, chats), database, listening, chats)
+        console.notice(Text(f"Serving {masked(url)} at http://{address}:{server.port}; Ctrl-C ends."))
+        with nullcontext() if log_format is None else logging_to(sys.stderr, log_format):
+            server.run()
     return 0
 
 

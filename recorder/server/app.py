@@ -52,7 +52,9 @@ def create_app(
     database = served(history)
     authorization = Authorization(authorize) if authorize is not None else None
     access = Access(tokens, allowed_hosts, allowed_origins, authorization)
-    return app_for(database, access, allowed_origins, ChatRuns(database, given_models(models or {})))
+    app = app_for(database, access, allowed_origins, ChatRuns(database, given_models(models or {})))
+    app.state.history = history  # it lives as long as the application
+    return app
 
 
 def check_names(name: str, others: Mapping[str, Any], function: Callable[..., Any]) -> None:

@@ -28,17 +28,26 @@ _WRITES_WITHIN = 5.0
 class ServedDatabase:
     """The readers of one database, the recorder that writes to it, and a hub for each event loop that serves it."""
 
-    def __init__(self, url: str | None = None, history: ChatHistoryCallback | None = None) -> None:
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        history: ChatHistoryCallback | None = None,
+        own_history: ChatHistoryCallback | None = None,
+    ) -> None:
+        """`history` is the recorder of an application, which closes it; `own_history` is closed with this."""
         self.url = history.recorder.url if history is not None else url or default_url()
         #: Called by `close`, perhaps several times; they take no lock and do not wait. Weak references, because a
         #: history is collected only if nothing of its database refers to it.
         self.on_close: list[WeakMethod[Callable[[], None]]] = []
-        #: The recorder of the application, which closes it, or the server's own one.
+        # A weak reference: the application may drop a recorder without closing it.
         self._history = None if history is None else ref(history)
-        self._own_history: ChatHistoryCallback | None = None
+        self._own_history = own_history
         self._readers: dict[str, ReaderThread] = {}
         self._hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
         self._closed = False
+        #: Whether the server ends.
+        self.is_draining = False
 
     def hub(self) -> Hub:
         """The hub of the running event loop. Raises `Closed`."""
@@ -75,6 +84,8 @@ class ServedDatabase:
         self._require_open()
         try:
             if (found := self.history) is None:
+                if self._history is not None:
+                    raise Closed("The history that this server records with is gone; keep a reference to it")
                 found = self._own_history = ChatHistoryCallback(self.url)
             await found.opened()
             found.recorder.require_open()
@@ -96,12 +107,13 @@ class ServedDatabase:
 
     def drain(self) -> None:
         """End the streams of the running event loop, and accept no more."""
+        self.is_draining = True
         if (hub := self._hubs.get(asyncio.get_running_loop())) is not None:
             hub.drain()
 
     def close(self) -> None:
         """End all streams and leave the database. Takes no lock and waits for nothing; any thread may call it."""
-        self._closed = True
+        self._closed = self.is_draining = True
         for reference in self.on_close:
             if (closed := reference()) is not None:
                 closed()

@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from recorder.core.json import dumps
-from recorder.errors import Closed, ConfigError, NotFound, RecorderError
+from recorder.errors import Closed, ConfigError, NotFound, RecorderError, SchemaError
 
 log = logging.getLogger("recorder")
 
@@ -74,13 +74,21 @@ def problem_of(error: Exception) -> Response:
     if isinstance(error, ConfigError):
         return problem(400, str(error))
     if isinstance(error, RecorderError):
-        log.warning("The database could not be read: %s", error)
-        detail = (
-            str(error) if isinstance(error, Closed) else "The database cannot be read now; the log says why"
-        )
-        return problem(503, detail, {"retry-after": "1"})
+        log.warning("The database could not be used: %s", error)
+        return problem(503, _for_strangers(error), {"retry-after": "1"})
     log.error("A request failed", exc_info=error)
     return problem(500, "This is an error of the server; its log says more")
+
+
+def _for_strangers(error: RecorderError) -> str:
+    """What the answer says: without the name of the database and its own words."""
+    if isinstance(error, Closed):
+        return str(error)
+    if isinstance(error, SchemaError):
+        return (
+            "The database has tables of another revision than this server; the log names the command to run"
+        )
+    return "The database cannot be used now; the log says why"
 
 
 async def answer_with_problem(_connection: HTTPConnection, error: Exception) -> Response:
