@@ -24,9 +24,9 @@ def run(
 ) -> int:  # fmt: skip
     """Serve until Ctrl-C or SIGTERM; the exit code. Raises `RecorderError` for whatever prevents it from starting."""
     try:
+        from recorder.cli.served_models import configured_models
         from recorder.server.access import Access, tokens_from
         from recorder.server.app import app_for
-        from recorder.server.chat_models import configured_models
         from recorder.server.chat_runs import ChatRuns
         from recorder.server.configuration import Configuration, read_configuration
         from recorder.server.database import ServedDatabase

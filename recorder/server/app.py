@@ -14,7 +14,6 @@ from starlette.middleware.cors import CORSMiddleware
 from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.core.version import VERSION
 from recorder.errors import ConfigError, RecorderError
-from recorder.models import BaseChatModel
 from recorder.server.access import Access
 from recorder.server.authorization import Authorization, Authorize
 from recorder.server.chat import CONVERSATION_HEADER, chat_routes
@@ -36,7 +35,7 @@ from recorder.server.streams import stream_routes
 
 def create_app(
     history: ChatHistoryCallback | str | None = None, *, tokens: Mapping[str, str | None] | None = None,
-    authorize: Authorize | None = None, models: Mapping[str, BaseChatModel] | None = None,
+    authorize: Authorize | None = None, models: Mapping[str, Any] | None = None,
     allowed_hosts: Sequence[str] | None = None, allowed_origins: Sequence[str] = (), **others: Any,
 ) -> FastAPI:  # fmt: skip
     """An ASGI application that serves one database: that of a history, or of a URL; `RECORDER_URL` without one.

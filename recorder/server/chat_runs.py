@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from uuid import UUID
 from weakref import WeakMethod, WeakValueDictionary
 
-from recorder.chains.recorded_memory import answered_messages
 from recorder.errors import Closed
 from recorder.memory.branch_reader import BranchReader
+from recorder.memory.conversation_memory import answered_messages
 from recorder.messages import BaseMessage
 from recorder.server.chat_models import ServedModel
 from recorder.server.configuration import ChatTable, nearest

@@ -57,7 +57,7 @@ class ServedRun:
         config = {"callbacks": handlers, "run_id": self.run_id, "metadata": self._metadata()}
         try:
             async with asyncio.timeout(self.model.timeout):
-                async with aclosing(self.model.llm.astream(list(self.messages), config)) as chunks:  # type: ignore[type-var]
+                async with aclosing(self.model.llm.astream(list(self.messages), config)) as chunks:
                     async for _ in chunks:
                         pass
         except TimeoutError:

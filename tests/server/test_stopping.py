@@ -78,8 +78,8 @@ def test_a_run_is_stopped_by_any_server(servers: tuple[Served, Served], place: i
     assert (events.texts, events.end) == (WORDS, {"status": "cancelled"})
     assert servers[0].chats.under_way == 0
     url = servers[0].database.url
-    found = sql(url, "SELECT content FROM messages WHERE run_id = ?", run_id)
-    assert found == [("".join(WORDS),)]
+    stored = sql(url, "SELECT content FROM messages WHERE run_id = ?", run_id)
+    assert stored == [("".join(WORDS),)]
 
 
 def test_who_has_stopped_a_run_is_stored(servers: tuple[Served, Served]) -> None:
