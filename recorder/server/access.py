@@ -53,6 +53,11 @@ class Access:
         self._hosts = {host.lower().strip("[]") for host in hosts}
         self._origins = {origin.lower().rstrip("/") for origin in allowed_origins}
 
+    @property
+    def needs_token(self) -> bool:
+        """Whether a request needs a token."""
+        return bool(self._callers)
+
     async def caller(self, connection: HTTPConnection) -> Caller:
         """The caller of a request or WebSocket. Raises `ProblemError` with status 400, 401, 403, or as the function of
         an application says."""

@@ -93,7 +93,7 @@ def app_for(
     for kind in (RecorderError, ProblemError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, answer_with_problem)
     app.add_exception_handler(WebSocketRequestValidationError, _refuse_websocket)
-    _add_schema(app)
+    _add_schema(app, sorted(chats.models), access)
     return app
 
 
@@ -101,13 +101,19 @@ async def _refuse_websocket(socket: Any, error: Exception) -> None:
     await refuse(socket.scope, socket.receive, socket.send, error)
 
 
-def _add_schema(app: FastAPI) -> None:
-    """Let `/openapi.json` have the form of errors."""
+def _add_schema(app: FastAPI, models: list[str], access: Access) -> None:
+    """Let `/openapi.json` have the form of errors, the names of the models, and the token if one is needed."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         found = generate()
-        found.setdefault("components", {}).setdefault("schemas", {})["Problem"] = SCHEMA
+        components = found.setdefault("components", {})
+        components.setdefault("schemas", {})["Problem"] = SCHEMA
+        if models:
+            components["schemas"]["ChatBody"]["properties"]["model"]["enum"] = models
+        if access.needs_token:
+            components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+            found["security"] = [{"token": []}]
         return found
 
     app.openapi = openapi  # type: ignore[method-assign]

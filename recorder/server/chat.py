@@ -22,7 +22,8 @@ from recorder.server.event_stream import RUN_HEADER
 from recorder.server.gate import caller_of
 from recorder.server.problem import NO_SNIFFING, ProblemError, documented
 from recorder.server.served_run import SERVED, ServedRun
-from recorder.server.streams import LastEventId, begun_run, stream_from
+from recorder.server.stopping import STOP
+from recorder.server.streams import EVENTS, STREAM, LastEventId, begun_run, stream_from
 from recorder.storage.reader import DatabaseReader, RecordedRun
 
 #: The header with the id of the conversation, percent-encoded.
@@ -34,6 +35,7 @@ Key = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
+        min_length=1,
         max_length=255,
         description="A name of the request: a repetition with it is the same run.",
     ),
@@ -68,12 +70,16 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The run, as `GET /streams/{run}` streams it.",
         "headers": _ABOUT_RUN,
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": EVENTS,
     },
     202: {
         "description": "The run has begun.",
         "headers": {**_ABOUT_RUN, **_LOCATION},
         "content": {"application/json": {"schema": _ACCEPTED}},
+        "links": {
+            name: {"operationId": operation, "parameters": {"run": "$response.body#/run_id"}}
+            for name, operation in (("stream", STREAM), ("stop", STOP))
+        },
     },
     204: {"description": "This client has received the end of the run.", "headers": _ABOUT_RUN},
     **documented(400, 401, 403, 404, 408, 409, 413, 422, 429, 503),
@@ -116,7 +122,7 @@ def chat_routes(chats: ChatRuns) -> APIRouter:
         run = await _begin(chats, body, key, caller)
         if _wants_async(prefer):
             return _accepted(run, request)
-        response = await stream_from(chats.database, run, read_cursor(last_event_id, run.id), None)
+        response = await stream_from(chats.database, run, read_cursor(last_event_id or None, run.id), None)
         response.headers[CONVERSATION_HEADER] = _encoded(run)
         return response
 

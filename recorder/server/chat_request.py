@@ -16,8 +16,6 @@ from recorder.server.problem import ProblemError
 
 #: The namespace of the ids that are made from an `Idempotency-Key`.
 _KEYS = UUID("7c3f7a52-3c36-5d7e-9d0e-2f1d3e6b8a41")
-#: Characters of an `Idempotency-Key`.
-_MAX_KEY = 255
 
 
 class Strict(BaseModel):
@@ -94,7 +92,7 @@ class ChatBody(Strict):
             return messages_from(self.messages)
         if self.messages[-1].role != "user":
             raise ProblemError(
-                422, "body.messages: The last message is what a user asks; give it the role user"
+                400, "body.messages: The last message is what a user asks; give it the role user"
             )
         return messages_from([each.model_dump(exclude_none=True) for each in self.messages])
 
@@ -114,12 +112,10 @@ class RunIdentity(NamedTuple):
 def identity_of(body: ChatBody, key: str | None, user_id: str | None) -> RunIdentity:
     """The run of a request: that of its body, that of its `Idempotency-Key` and the user, or a new one.
 
-    Raises `ProblemError` for a request with both, and for a key that is too long.
+    Raises `ProblemError` for a request with both.
     """
     if key is None:
         return RunIdentity(body.run_id or uuid_utils.compat.uuid7(), body.run_id is not None)
     if body.run_id is not None:
         raise ProblemError(400, "The request has an Idempotency-Key and a run_id; send one of them")
-    if not 0 < len(key) <= _MAX_KEY:
-        raise ProblemError(400, f"The Idempotency-Key may have 1 to {_MAX_KEY} characters")
     return RunIdentity(uuid5(_KEYS, dumps([user_id, key])), True)

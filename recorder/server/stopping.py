@@ -28,6 +28,9 @@ from recorder.storage.stop_requests import add_stop_request
 #: How long a request waits for the end of the run (seconds). The process that calls the model may be dead.
 ENDS_WITHIN = 5.0
 
+#: The name of the operation in OpenAPI.
+STOP = "stop_run"
+
 _STOPPED: dict[str, Any] = {
     "type": "object",
     "required": ["run_id", "status"],
@@ -45,7 +48,13 @@ def stop_routes(chats: ChatRuns) -> APIRouter:
     """The route that stops runs."""
     router = APIRouter(tags=["streams"])
 
-    @router.post("/streams/{run}/stop", status_code=200, response_class=Response, responses=_RESPONSES)
+    @router.post(
+        "/streams/{run}/stop",
+        operation_id=STOP,
+        status_code=200,
+        response_class=Response,
+        responses=_RESPONSES,
+    )
     async def stop(run: str, request: Request) -> Response:
         """Leave the provider of a run that `POST /chat` has started, on any process; what has come stays stored."""
         caller = caller_of(request.scope)

@@ -214,7 +214,7 @@ def test_keys_of_two_users_are_two_keys(guarded: Served) -> None:
         ({}, 422, "body.messages"),
         ({"messages": "Hi", "mesages": "Hi"}, 422, "body.mesages"),
         ({"messages": [{"role": "tool", "content": "x"}]}, 422, "role"),
-        ({"messages": [{"role": "assistant", "content": "x"}]}, 422, "role user"),
+        ({"messages": [{"role": "assistant", "content": "x"}]}, 400, "role user"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "file:///etc"}}]}]},
          422, "url"),
         ({"messages": "Hi", "run_id": "1"}, 422, "body.run_id"),
