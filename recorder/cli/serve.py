@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
-import sys
+import os
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
+from functools import partial
 from typing import Literal
 
 from rich.text import Text
@@ -16,6 +17,9 @@ from recorder.errors import ConfigError
 from recorder.server import missing
 from recorder.storage.dialects import masked
 from recorder.storage.store import SqlStore
+
+#: The file descriptor of the log.
+_STDERR = 2
 
 
 def run(
@@ -53,7 +57,7 @@ def run(
         chats = ChatRuns(database, models, configuration.chat)
         server = RecorderServer(app_for(database, access, origins, chats), database, listening, chats)
         console.notice(Text(f"Serving {masked(url)} at http://{address}:{server.port}; Ctrl-C ends."))
-        with nullcontext() if log_format is None else logging_to(sys.stderr, log_format):
+        with nullcontext() if log_format is None else logging_to(partial(os.write, _STDERR), log_format):
             server.run()
     return 0
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from logging.handlers import QueueHandler
 from queue import Full, Queue
-from typing import Literal, TextIO
+from typing import Literal
 
 from pythonjsonlogger.json import JsonFormatter
 
@@ -45,12 +45,14 @@ class _Lines(QueueHandler):
 
 
 @contextmanager
-def logging_to(stream: TextIO, format: Format) -> Iterator[None]:
-    """In the block, write a line for each request, and all warnings, in this format."""
+def logging_to(write: Callable[[bytes], object], format: Format) -> Iterator[None]:
+    """In the block, write a line for each request, and all warnings, in this format.
+
+    `write` gets each line. It holds no lock of Python's: the exit of the process would wait for one.
+    """
     lines: Queue[logging.LogRecord | None] = Queue(_MOST_WAITING)
-    output = logging.StreamHandler(stream)
-    output.setFormatter(_formatter(format))
-    writer = threading.Thread(target=_write, args=(lines, output), name="recorder-log", daemon=True)
+    arguments = lines, write, _formatter(format)
+    writer = threading.Thread(target=_write, args=arguments, name="recorder-log", daemon=True)
     writer.start()
     handler, level, root = _Lines(lines), requests.level, logging.getLogger()
     root.addHandler(handler)
@@ -74,6 +76,9 @@ def _formatter(format: Format) -> logging.Formatter:
     return JsonFormatter(["levelname", "name", "message"], rename_fields=names, timestamp=True)
 
 
-def _write(lines: Queue[logging.LogRecord | None], output: logging.Handler) -> None:
+def _write(
+    lines: Queue[logging.LogRecord | None], write: Callable[[bytes], object], formatter: logging.Formatter
+) -> None:
     while (record := lines.get()) is not None:
-        output.handle(record)
+        with suppress(OSError):  # the stream is closed
+            write(f"{formatter.format(record)}\n".encode(errors="backslashreplace"))

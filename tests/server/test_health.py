@@ -28,9 +28,12 @@ def test_a_database_of_another_revision_is_not_ready(tmp_path: Path, revision: s
     """The answer says so, without the name of the database."""
     url = f"sqlite:///{tmp_path / 'secret-name.db'}"
     if revision is not None:
-        with closing(
-            sqlite3.connect(new_url(tmp_path, "secret-name.db").removeprefix("sqlite:///"))
-        ) as connection, connection:
+        with (
+            closing(
+                sqlite3.connect(new_url(tmp_path, "secret-name.db").removeprefix("sqlite:///"))
+            ) as connection,
+            connection,
+        ):
             connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
     with serving(url) as server:
         for path in ("/readyz", "/healthz"):

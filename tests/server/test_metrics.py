@@ -56,14 +56,14 @@ def test_answers_are_counted_by_route_and_status(server: Served) -> None:
     for path in ("/conversations/secret-one", "/conversations/secret-two", "/secret-three", "/secret-four"):
         CLIENT.get(server.url + path, headers=bearer())
     CLIENT.get(f"{server.url}/secret-five")
-    CLIENT.request("SECRET", f"{server.url}/secret-six", headers=bearer())
+    CLIENT.request("PROPFIND", f"{server.url}/secret-six", headers=bearer())
     after = metrics(server)
     name = "recorder_http_answers_total"
     assert {key.removeprefix(f"{name} "): after[key] for key in after if key.startswith(name)} == {
         "GET /metrics 200": 1, "GET /streams/{run} 200": 3, "GET /conversations/{id:path} 404": 2,
         "GET none 404": 2, "GET none 401": 1, "other none 404": 1,
     }  # fmt: skip
-    assert after["recorder_http_sent_bytes_total"] > before["recorder_http_sent_bytes_total"] > 0
+    assert after["recorder_http_sent_bytes_total"] > before["recorder_http_sent_bytes_total"]
     assert not [key for key in after if "secret" in key]
 
 
