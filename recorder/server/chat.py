@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 from urllib.parse import quote
+from uuid import uuid5
 
 from fastapi import APIRouter, Header
 from starlette.requests import Request
 from starlette.responses import Response
 
 from recorder.core.escaping import escape, unescape
+from recorder.core.ids import new_id
 from recorder.core.json import dumps
 from recorder.errors import NotFound
 from recorder.server.caller import Caller
@@ -142,10 +144,12 @@ async def _begin(chats: ChatRuns, body: ChatBody, key: str | None, caller: Calle
     """The run of a request, as it is stored: a new one, or that of an earlier request with the same id."""
     model, new = chats.model(body.model), body.new_messages()
     run_id, is_named = identity_of(body, key, caller.user_id)
-    run = ServedRun(run_id, model, body.conversation_id, caller.user_id, new, body.fingerprint(), is_named)
+    # Of a named run without one it follows from the run's id, so that all processes give it the same.
+    conversation_id = body.conversation_id or (str(uuid5(run_id, "conversation")) if is_named else new_id())
+    run = ServedRun(run_id, model, conversation_id, caller.user_id, new, body.fingerprint(), is_named)
     async with chats.lock(run_id):
         if not (is_named and await _is_repeated(chats, run, caller)):
-            await _start(chats, run, caller)
+            await _start(chats, run, caller, is_new=body.conversation_id is None)
     return await begun_run(chats.database, str(run_id), caller)
 
 
@@ -166,10 +170,11 @@ async def _is_repeated(chats: ChatRuns, run: ServedRun, caller: Caller) -> bool:
     return True
 
 
-async def _start(chats: ChatRuns, run: ServedRun, caller: Caller) -> None:
-    if run.conversation_id is not None:
-        await chats.database.ask(check_conversation, escape(run.conversation_id), caller)
-    run.messages = run.model.prompt(await chats.earlier(run), [*run.messages])
+async def _start(chats: ChatRuns, run: ServedRun, caller: Caller, *, is_new: bool) -> None:
+    # Also for a new conversation: nothing is started while the database is away.
+    await chats.database.ask(check_conversation, escape(run.conversation_id), caller)
+    earlier = [] if is_new else await chats.earlier(run)
+    run.messages = run.model.prompt(earlier, [*run.messages])
     await chats.start(run)
 
 

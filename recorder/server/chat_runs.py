@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from uuid import UUID
 from weakref import WeakMethod, WeakValueDictionary
 
-from recorder.errors import Closed
+from recorder.errors import Closed, StoreError
 from recorder.memory.branch_reader import BranchReader
 from recorder.memory.conversation_memory import answered_messages
 from recorder.messages import BaseMessage
@@ -66,8 +66,13 @@ class ChatRuns:
         return found
 
     async def start(self, run: ServedRun) -> None:
-        """Call the model on a task of its own. Raises `ProblemError` beyond a limit, and `Closed` while draining."""
+        """Call the model on a task of its own.
+
+        Raises `ProblemError` beyond a limit, `Closed` while draining, and `StoreError` while nothing can be stored.
+        """
         history = await self.database.recording()
+        if not (stats := history.stats()).healthy:
+            raise StoreError(f"Nothing can be recorded now, so no model is called: {stats.last_error}")
         self._check_limits(run)
         self._runs[run.run_id] = run
         run.task = asyncio.create_task(run.call(history))
@@ -76,8 +81,6 @@ class ChatRuns:
 
     async def earlier(self, run: ServedRun) -> list[BaseMessage]:
         """The messages of the conversation that are sent again. Raises what the database raises."""
-        if run.conversation_id is None:
-            return []
         history, memory = await self.database.recording(), run.model.memory
         if self._branches is None or self._branches.history is not history:
             self._branches = BranchReader(history)

@@ -21,8 +21,9 @@ log = logging.getLogger("recorder.requests")
 
 #: The route of a request that was refused before its route was known, and of one that has none.
 NO_ROUTE = "none"
-#: The status of a WebSocket that is open, and of one that was refused without an answer.
-_OPEN, _REFUSED = 101, 403
+#: The status of a WebSocket that is open, of one that was refused without an answer, and of a request whose client left
+#: before there was one.
+_OPEN, _REFUSED, _LEFT = 101, 403, 499
 
 
 class RequestLog:
@@ -70,6 +71,7 @@ class ObservedAnswer:
     def end(self) -> None:
         """The request is over: the answer is complete, or the client has left."""
         route, method = self._route(), self._scope.get("method", "WEBSOCKET")
+        self.status = self.status or _LEFT
         self._counts.count(method, route, self.status)
         if not log.isEnabledFor(logging.INFO):
             return

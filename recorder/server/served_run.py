@@ -28,8 +28,7 @@ class ServedRun:
 
     run_id: UUID
     model: ServedModel
-    #: None for a new conversation.
-    conversation_id: str | None
+    conversation_id: str
     user_id: str | None
     messages: Sequence[BaseMessage]
     fingerprint: str
@@ -68,8 +67,8 @@ class ServedRun:
             log.warning("Run %s of %r failed: %s", self.run_id, self.model.name, type(error).__name__)
 
     def _metadata(self) -> dict[str, str]:
-        named = {"conversation_id": self.conversation_id, "user_id": self.user_id}
-        return {SERVED: self.fingerprint, **{key: value for key, value in named.items() if value is not None}}
+        found = {SERVED: self.fingerprint, "conversation_id": self.conversation_id}
+        return found if self.user_id is None else {**found, "user_id": self.user_id}
 
 
 class FirstOnly:

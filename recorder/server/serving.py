@@ -87,7 +87,9 @@ class RecorderServer(uvicorn.Server):
         self._database.drain()
         runs = asyncio.create_task(self._chats.drain()) if self._chats is not None else None
         await super().shutdown(sockets)
-        if runs is not None:
+        if self._chats is not None and runs is not None:
+            if self.force_exit:
+                self._chats.cancel_all()
             await runs
 
 

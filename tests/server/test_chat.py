@@ -16,6 +16,7 @@ from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.server.configuration import ChatTable
 from recorder.testing import Answer, LoopbackProvider, scripted
 from recorder.testing.openai_chat import openai_chat_frames
+from tests import postgres
 from tests.oracle import new_url, record, sql
 from tests.server.serving import CLIENT, TOKEN, Served, begin_chat, read, send, serving, small
 
@@ -316,6 +317,19 @@ def test_nothing_is_started_without_a_database(tmp_path: Path, provider: Loopbac
     url = f"sqlite:///{tmp_path}/missing/folder.db"
     with serving(url, models=[small(provider)]) as server:
         assert send(server.url, messages="Hi").status_code == 503
+    assert len(provider.requests) == before
+
+
+def test_no_model_is_called_while_the_database_is_away(provider: LoopbackProvider) -> None:
+    """A server that has recorded before refuses a new conversation, too."""
+    url = postgres.new_database()
+    with serving(url, models=[small(provider)]) as server:
+        assert send(server.url, messages="Hi").status_code == 200
+        before = len(provider.requests)
+        postgres.drop(url)
+        for named in ({}, {"conversation_id": "c"}, {"run_id": str(uuid.uuid4())}):
+            response = send(server.url, messages="Hi", **named)
+            assert (response.status_code, response.headers["retry-after"]) == (503, "1")
     assert len(provider.requests) == before
 
 
