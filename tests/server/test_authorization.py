@@ -154,7 +154,7 @@ def test_a_function_that_hangs_is_not_waited_for(
         ({"models": ["small"]}, "models is of type list"),
         ({"models": {"small": "gpt"}}, "models['small'] is of type str"),
     ],
-    ids=str,
+    ids=lambda given: given if isinstance(given, str) else " ".join(given),
 )
 def test_a_wrong_argument_is_named(arguments: dict[str, Any], word: str) -> None:
     """One clear error says what to pass."""
