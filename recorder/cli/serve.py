@@ -55,7 +55,7 @@ def run(
             queries.read(url, _checked)
             database = ServedDatabase(url)
         chats = ChatRuns(database, models, configuration.chat)
-        server = RecorderServer(app_for(database, access, origins, chats), database, listening, chats)
+        server = RecorderServer(app_for(database, access, origins, chats), database, listening, chats=chats)
         console.notice(Text(f"Serving {masked(url)} at http://{address}:{server.port}; Ctrl-C ends."))
         with nullcontext() if log_format is None else logging_to(partial(os.write, _STDERR), log_format):
             server.run()

@@ -29,7 +29,12 @@ class RecorderServer(uvicorn.Server):
     """One server on one listening socket."""
 
     def __init__(
-        self, app: FastAPI, database: ServedDatabase, listening: socket.socket, chats: ChatRuns | None = None
+        self,
+        app: FastAPI,
+        database: ServedDatabase,
+        listening: socket.socket,
+        *,
+        chats: ChatRuns | None = None,
     ) -> None:
         self._database = database
         self._chats = chats

@@ -171,8 +171,10 @@ def _pace(speed: float | None, max_gap: float | None) -> Options | None:
     return None if speed is None and max_gap is None else Options(speed or 1.0, max_gap)
 
 
-async def begun_run(database: ServedDatabase, run_id: str, caller: Caller) -> RecordedRun:
-    """A run, once its row is stored. Raises `NotFound` if that takes too long."""
+async def begun_run(
+    database: ServedDatabase, run_id: str, caller: Caller, within: float = BEGINS_WITHIN
+) -> RecordedRun:
+    """A run, once its row is stored. Raises `NotFound` if it is not within this time (seconds)."""
 
     async def look() -> RecordedRun | None:
         try:
@@ -181,8 +183,6 @@ async def begun_run(database: ServedDatabase, run_id: str, caller: Caller) -> Re
             return None
         return found
 
-    if (found := await after_commits(database, look, BEGINS_WITHIN)) is None:
-        raise NotFound(
-            f"Run {run_id} has not begun within {BEGINS_WITHIN:g} seconds; pass run_id to the model"
-        )
+    if (found := await after_commits(database, look, within)) is None:
+        raise NotFound(f"Run {run_id} has not begun within {within:g} seconds; pass run_id to the model")
     return found

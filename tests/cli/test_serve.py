@@ -154,3 +154,27 @@ def test_requests_are_logged_as_json(tmp_path: Path) -> None:
     found = json.loads(line)
     assert (found["route"], found["status"], found["user"]) == ("/conversations/{id:path}", 404, None)
     assert "secret" not in line
+
+
+def test_a_key_is_nowhere_but_in_the_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The provider gets it; the database, its log, the answers and the lines of the server do not have it."""
+    canary = "canary-3f9c1d7e5b"
+    monkeypatch.setenv("SOME_KEY", canary)
+    url, refusal = new_url(tmp_path), Answer.error(401, f"Incorrect API key provided: {canary}")
+    with LoopbackProvider(refusal) as provider:
+        config = configuration(tmp_path, provider)
+        Path(config).write_text(Path(config).read_text() + 'api_key_env = "SOME_KEY"\n')
+        with serving_processes(url, 1, "--config", config, "--log-format", "text") as [(process, address)]:
+            run = begin_chat(address, messages="Hi")
+            stream = CLIENT.get(address + run["stream"]).text
+            about = CLIENT.get(f"{address}/runs/{run['run_id']}").text
+            metrics = CLIENT.get(f"{address}/metrics").text
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+            assert process.stderr is not None
+            lines = process.stderr.read()
+    assert provider.requests[0]["headers"]["authorization"] == f"Bearer {canary}"
+    assert "event: end" in stream
+    files = b"".join(path.read_bytes() for path in tmp_path.glob("history.db*"))
+    assert [text for text in (stream, about, metrics, lines) if canary in text] == []
+    assert canary.encode() not in files

@@ -60,7 +60,7 @@ def serving(
     database = ServedDatabase(source)
     chats = ChatRuns(database, models, limits)
     app = app_for(database, Access(tokens, hosts, origins), origins, chats)
-    server = RecorderServer(app, database, listen("127.0.0.1", 0), chats)
+    server = RecorderServer(app, database, listen("127.0.0.1", 0), chats=chats)
     thread = threading.Thread(target=server.run, name="server of a test", daemon=True)
     thread.start()
     try:

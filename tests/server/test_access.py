@@ -47,7 +47,7 @@ def socket_status(url: str, **options: Any) -> int:
         return error.response.status_code if is_problem else -1
 
 
-ROUTES = ["/streams/{run}", "/openapi.json", "/nothing"]
+ROUTES = ["/streams/{run}", "/openapi.json", "/models", "/metrics", "/readyz", "/nothing"]
 
 
 def test_no_route_answers_without_a_token(guarded: tuple[Served, str]) -> None:
@@ -134,9 +134,13 @@ def test_a_foreign_page_opens_no_websocket(open_server: Served) -> None:
 def test_an_allowed_page_may_read_the_answer(open_server: Served) -> None:
     """The browser's question before the request is answered, and only for this origin."""
     asking = {"access-control-request-method": "GET", "access-control-request-headers": "authorization"}
+    names = "authorization, content-type, idempotency-key, prefer"
+    starting = {"access-control-request-method": "POST", "access-control-request-headers": names}
     for origin, allowed in (("https://good.example", "https://good.example"), ("https://evil.example", None)):
-        response = CLIENT.options(f"{open_server.url}/streams/none", headers={"origin": origin, **asking})
-        assert response.headers.get("access-control-allow-origin") == allowed
+        for path, given in (("/streams/none", asking), ("/chat", starting)):
+            response = CLIENT.options(open_server.url + path, headers={"origin": origin, **given})
+            assert response.headers.get("access-control-allow-origin") == allowed
+            assert (response.status_code == 200) == (allowed is not None)
 
 
 @pytest.mark.parametrize("token", ["", "short", "x" * 513, "a token with spaces", "ünïcödé-is-no-token"])

@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 
 from recorder.chains import ConversationBufferWindowMemory
 from recorder.chat_history_callback import ChatHistoryCallback
+from recorder.server import create_app
 from recorder.server.configuration import ChatTable
 from recorder.testing import Answer, LoopbackProvider, scripted
 from recorder.testing.openai_chat import openai_chat_frames
 from tests import postgres
-from tests.oracle import new_url, record, sql
+from tests.oracle import new_url, record, sql, stored
 from tests.server.serving import CLIENT, TOKEN, Served, begin_chat, read, send, serving, small
+from tests.server.test_app import running
 
 ANNA, BORIS = "a-token-of-the-user-anna", "a-token-of-the-user-boris"
 WORDS = ["Hello", " there", "!"]
@@ -327,10 +330,31 @@ def test_no_model_is_called_while_the_database_is_away(provider: LoopbackProvide
         assert send(server.url, messages="Hi").status_code == 200
         before = len(provider.requests)
         postgres.drop(url)
-        for named in ({}, {"conversation_id": "c"}, {"run_id": str(uuid.uuid4())}):
-            response = send(server.url, messages="Hi", **named)
+        named: list[dict[str, Any]] = [{}, {"conversation_id": "c"}, {"run_id": str(uuid.uuid4())}]
+        for fields in named:
+            response = send(server.url, messages="Hi", **fields)
             assert (response.status_code, response.headers["retry-after"]) == (503, "1")
     assert len(provider.requests) == before
+
+
+def test_the_runs_of_a_mounted_application_end_with_its_history(database: str) -> None:
+    """They are recorded as interrupted, with what has come."""
+    with LoopbackProvider(endless()) as provider:
+        history = ChatHistoryCallback(database)
+        app = FastAPI()
+        app.mount("/recorder", create_app(history, models={"small": small(provider).llm}))
+        with running(app) as url:
+            run = begin_chat(f"{url}/recorder", messages="Hi")
+            assert run["stream"] == f"/recorder/streams/{run['run_id']}"
+            with CLIENT.stream("GET", url + run["stream"]) as response:
+                received, chunks = "", response.iter_text()
+                while '"!"' not in received:
+                    received += next(chunks)
+                history.close().wait(10)
+            refused = send(f"{url}/recorder", messages="Hi")
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    found = stored(database, run["run_id"])
+    assert (found.status, [*found.texts.values()]) == ("interrupted", WORDS)
 
 
 def test_the_models_are_listed(server: Served) -> None:

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from recorder.testing import LoopbackProvider, song
+from tests.oracle import new_url
 from tests.server.serving import CLIENT, serving_processes
 from tests.server.test_app import running
 from tests.test_readme import ROOT, blocks
@@ -82,12 +83,12 @@ def test_the_application_says_who_it_is(provider: LoopbackProvider) -> None:
     names["guarded_history"].close().wait(10)
 
 
-def test_a_configured_model_is_called_and_stopped(provider: LoopbackProvider) -> None:
+def test_a_configured_model_is_called_and_stopped(provider: LoopbackProvider, tmp_path: Path) -> None:
     """The configuration and both commands of the page, in their order."""
     [configuration], [chat, stop] = fenced("toml"), fenced("sh")
     Path("recorder.toml").write_text(configuration)
     options = ("--config", "recorder.toml")
-    with serving_processes("sqlite:///chat_history.db", 1, *options) as [(process, address)]:
+    with serving_processes(new_url(tmp_path), 1, *options) as [(process, address)]:
         answer = curl(chat.replace("http://127.0.0.1:8765", address))
         assert (answer.status_code, answer.headers["x-recorder-conversation"]) == (200, "songs")
         run_id = answer.headers["x-recorder-run"]
