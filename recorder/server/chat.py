@@ -16,7 +16,7 @@ from recorder.core.ids import new_id
 from recorder.core.json import dumps
 from recorder.errors import NotFound
 from recorder.server.caller import Caller
-from recorder.server.chat_request import ChatBody, identity_of
+from recorder.server.chat_request import ChatBody, RunIdentity, identity_of
 from recorder.server.chat_runs import ChatRuns
 from recorder.server.conversations import check_conversation, may_read
 from recorder.server.cursor import read_cursor
@@ -121,10 +121,12 @@ def chat_routes(chats: ChatRuns) -> APIRouter:
     ) -> Response:
         """Call a model, and stream its run. The run goes on, and is recorded, when the client leaves."""
         caller = caller_for(body.user_id, caller_of(request.scope))
-        run = await _begin(chats, body, key, caller)
+        identity = identity_of(body, key, caller.user_id)
+        cursor = read_cursor(last_event_id or None, str(identity.run_id))
+        run = await _begin(chats, body, identity, caller)
         if _wants_async(prefer):
             return _accepted(run, request)
-        response = await stream_from(chats.database, run, read_cursor(last_event_id or None, run.id), None)
+        response = await stream_from(chats.database, run, cursor, None)
         response.headers[CONVERSATION_HEADER] = _encoded(run)
         return response
 
@@ -140,10 +142,10 @@ def caller_for(user_id: str | None, caller: Caller) -> Caller:
     return Caller(user_id)
 
 
-async def _begin(chats: ChatRuns, body: ChatBody, key: str | None, caller: Caller) -> RecordedRun:
+async def _begin(chats: ChatRuns, body: ChatBody, identity: RunIdentity, caller: Caller) -> RecordedRun:
     """The run of a request, as it is stored: a new one, or that of an earlier request with the same id."""
     model, new = chats.model(body.model), body.new_messages()
-    run_id, is_named = identity_of(body, key, caller.user_id)
+    run_id, is_named = identity
     # Of a named run without one it follows from the run's id, so that all processes give it the same.
     conversation_id = body.conversation_id or (str(uuid5(run_id, "conversation")) if is_named else new_id())
     run = ServedRun(run_id, model, conversation_id, caller.user_id, new, body.fingerprint(), is_named)

@@ -97,11 +97,11 @@ async def answer_with_problem(_connection: HTTPConnection, error: Exception) -> 
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """These statuses for OpenAPI."""
+    """These statuses for OpenAPI, and that of headers that are too long, which every route may answer with."""
     schema = {"$ref": "#/components/schemas/Problem"}
     return {
         status: {"description": title_of(status), "content": {MEDIA_TYPE: {"schema": schema}}}
-        for status in statuses
+        for status in sorted((*statuses, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE.value))
     }
 
 

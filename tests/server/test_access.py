@@ -65,6 +65,34 @@ def test_no_route_answers_without_a_token(guarded: tuple[Served, str]) -> None:
         assert socket_status(server.url + f"/streams/{run_id}") == 401
 
 
+def operations(server: Served) -> Iterator[tuple[str, str]]:
+    """Yield the method and the path of each operation that the server describes."""
+    found = CLIENT.get(f"{server.url}/openapi.json", headers={"authorization": f"Bearer {TOKEN}"}).json()
+    for path, methods in found["paths"].items():
+        yield from ((method.upper(), path) for method in methods)
+
+
+def test_no_operation_answers_a_wrong_token(guarded: tuple[Served, str]) -> None:
+    """Each one that `/openapi.json` describes is refused, without a token and with a wrong one."""
+    server, run_id = guarded
+    found = [*operations(server)]
+    assert ("POST", "/chat") in found
+    for method, path in found:
+        url = server.url + path.format(run=run_id, id=run_id)
+        for headers in ({}, {"authorization": f"Bearer {TOKEN}x"}, {"authorization": "Bearer"}):
+            assert CLIENT.request(method, url, headers=headers).status_code == 401, (method, path, headers)
+
+
+def test_no_operation_tells_of_another_users_run(guarded: tuple[Served, str]) -> None:
+    """Those of a run and of a conversation are 404 for another user."""
+    server, run_id = guarded
+    for method, path in operations(server):
+        if "{" in path:
+            url = server.url + path.format(run=run_id, id="c" if "conversations" in path else run_id)
+            response = CLIENT.request(method, url, headers={"authorization": f"Bearer {BORIS}"})
+            assert response.status_code == 404, (method, path)
+
+
 def test_a_token_reads_what_belongs_to_its_user(guarded: tuple[Served, str]) -> None:
     """A run of another user does not exist for it."""
     server, run_id = guarded

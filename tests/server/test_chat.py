@@ -168,6 +168,14 @@ def test_a_cursor_continues_a_repeated_request(server: Served) -> None:
     assert send(server.url, headers=end, messages="Hi", run_id=run_id).status_code == 204
 
 
+@pytest.mark.parametrize("cursor", ["x", "-1", f"{uuid.UUID(int=1)}:1"])
+def test_a_wrong_cursor_starts_nothing(server: Served, provider: LoopbackProvider, cursor: str) -> None:
+    """It is refused before the model is called."""
+    before = len(provider.requests)
+    assert send(server.url, headers={"last-event-id": cursor}, messages="Hi").status_code == 400
+    assert len(provider.requests) == before
+
+
 def test_a_token_records_for_its_user(guarded: Served) -> None:
     """The user continues own conversations only; what belongs to others does not exist."""
     known = begin_chat(guarded.url, headers=bearer(ANNA), messages="Hi", conversation_id="hers")
@@ -282,6 +290,17 @@ def test_a_failed_call_is_recorded(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert (end["status"], "secret-word" in end["error"]) == ("error", True)
     assert "secret-word" not in caplog.text
     assert f"Run {run_id} of 'small' failed: BadRequestError" in caplog.text
+
+
+@pytest.mark.parametrize("cut_after", [0, 2], ids=["before", "within"])
+def test_a_provider_that_breaks_off_ends_the_stream(tmp_path: Path, cut_after: int) -> None:
+    """The run is recorded with what has come, and its reader gets the end."""
+    answer = Answer(frames=openai_chat_frames(WORDS), cut_after=cut_after)
+    with LoopbackProvider(answer) as provider, serving(new_url(tmp_path), models=[small(provider)]) as server:
+        events = read(server.url, begin_chat(server.url, messages="Hi")["run_id"])
+    assert events.end is not None
+    assert events.end["status"] in ("error", "interrupted", "incomplete")
+    assert "".join(events.texts) == "".join(WORDS)[: len("".join(events.texts))]
 
 
 def test_a_call_that_takes_too_long_is_cut(tmp_path: Path) -> None:
