@@ -49,7 +49,7 @@ def run(
     address = f"[{host}]" if ":" in host else host
     with closing(listen(host, port)) as listening:
         if models:
-            history = ChatHistoryCallback(url, strict=True, **configuration.recorder)
+            history = ChatHistoryCallback(url, **{"strict": True, **configuration.recorder})
             database = ServedDatabase(url, own_history=history)
         else:
             queries.read(url, _checked)
