@@ -20,6 +20,8 @@ from recorder.server.http_limits import LimitedHttp, LimitedWebSocket
 
 #: How long requests that are under way may take after the signal to end (seconds).
 DRAIN_WITHIN = 5
+#: How often a second signal is looked for while runs go on (seconds).
+_LOOKS_AGAIN = 0.1
 #: Bytes of a message that a WebSocket's client sends, and how many connections there may be.
 _MAX_MESSAGE = 64 * 1024
 _MAX_CONNECTIONS = 10_000
@@ -90,12 +92,18 @@ class RecorderServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the streams, then the runs and the requests under way."""
         self._database.drain()
-        runs = asyncio.create_task(self._chats.drain()) if self._chats is not None else None
+        runs = asyncio.create_task(self._drain_runs())
         await super().shutdown(sockets)
-        if self._chats is not None and runs is not None:
+        await runs
+
+    async def _drain_runs(self) -> None:
+        if self._chats is None:
+            return
+        draining = asyncio.create_task(self._chats.drain())
+        while not draining.done():
             if self.force_exit:
                 self._chats.cancel_all()
-            await runs
+            await asyncio.wait({draining}, timeout=_LOOKS_AGAIN)
 
 
 def listen(host: str, port: int) -> socket.socket:

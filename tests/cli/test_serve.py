@@ -121,6 +121,23 @@ def test_sigterm_gives_runs_a_time_and_then_cuts_them(tmp_path: Path, seconds: i
         assert (found.status, found.texts[0], found.gaps) == ("cancelled", "One", [])
 
 
+def test_a_second_signal_cuts_runs_at_once(tmp_path: Path) -> None:
+    """The run is recorded as cancelled all the same."""
+    url, answer = new_url(tmp_path), Answer(frames=openai_chat_frames(["One"]), hang_after=2)
+    with LoopbackProvider(answer) as provider:
+        config = configuration(tmp_path, provider, "drain_within = 300")
+        with serving_processes(url, 1, "--config", config) as [(process, address)]:
+            run = begin_chat(address, messages="Sing!")
+            with CLIENT.stream("GET", address + run["stream"]) as response:
+                chunks = response.iter_raw()
+                assert next(chunks)
+                process.send_signal(signal.SIGTERM)
+                assert b"event: end" not in b"".join(chunks)  # the first signal has come
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+    assert stored(url, run["run_id"]).status == "cancelled"
+
+
 def test_a_wrong_configuration_is_one_line(tmp_path: Path) -> None:
     """It has the file, the table, the word and the nearest right one; nothing was opened."""
     path, url = tmp_path / "recorder.toml", f"sqlite:///{tmp_path / 'none.db'}"
