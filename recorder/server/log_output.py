@@ -73,7 +73,7 @@ def _formatter(format: Format) -> logging.Formatter:
     if format == "text":
         return logging.Formatter("%(asctime)s %(levelname)s %(message)s")
     names = {"levelname": "level", "name": "logger"}
-    return JsonFormatter(["levelname", "name", "message"], rename_fields=names, timestamp=True)
+    return JsonFormatter("%(levelname)s %(name)s %(message)s", rename_fields=names, timestamp=True)
 
 
 def _write(
