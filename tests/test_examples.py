@@ -57,6 +57,13 @@ def test_the_song_is_printed(run: Run, name: str) -> None:
     assert run(name) == SONG
 
 
+def test_a_server_calls_a_model(run: Run, tmp_path: Path) -> None:
+    """Both answers are printed, and are in one conversation."""
+    assert run("serve_chat") == f"{SONG}\n{SONG}\n['user', 'assistant', 'user', 'assistant']\n"
+    query = "SELECT count(*), count(DISTINCT conversation_id) FROM runs"
+    assert sql(f"sqlite:///{tmp_path / 'chat_history.db'}", query) == [(2, 1)]
+
+
 @pytest.mark.parametrize(
     "name", ["attach_openai", "attach_anthropic", "attach_process", "langchain_model", "langgraph_graph"]
 )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from recorder.chains.bounds import ConversationBufferMemory
 from recorder.chains.chat_prompt_template import ChatPromptTemplate
 from recorder.chains.llm_chain import LLMChain
 from recorder.chains.message_templates import MessagesPlaceholder
 from recorder.chains.recorded_memory import check_bound
 from recorder.errors import ConfigError
+from recorder.memory.bounds import ConversationBufferMemory
 
 #: LangChain's words, as instructions. LangChain sends them in one text with the history.
 DEFAULT_INSTRUCTIONS = (

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-from recorder.chains.bounds import ConversationBufferMemory
 from recorder.chains.chain import BaseChain, ChainCall
 from recorder.chains.langchain_steps import is_langchains, langchain_step
 from recorder.chains.pipeline import Pipeline
@@ -16,6 +15,7 @@ from recorder.chains.steps import ChainStep, PromptStep, RunnableStep
 from recorder.chains.str_output_parser import StrOutputParser
 from recorder.chains.verbose import VerboseHandler
 from recorder.errors import ConfigError
+from recorder.memory.bounds import ConversationBufferMemory
 from recorder.messages import RunInfo
 from recorder.models.runnable import Runnable
 from recorder.redaction.credentials import shown

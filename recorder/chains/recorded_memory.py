@@ -6,15 +6,14 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from recorder.chains.bounds import ConversationBufferMemory
 from recorder.chains.chain_run import ChainRequest
 from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.core.ids import CONVERSATION_KEYS, check_conversation_id, new_id
 from recorder.errors import ConfigError
-from recorder.memory.branch_reader import BranchReader, View
-from recorder.memory.conversation_memory import chat_messages
+from recorder.memory.bounds import ConversationBufferMemory
+from recorder.memory.branch_reader import BranchReader
+from recorder.memory.conversation_memory import answered_messages
 from recorder.messages import BaseMessage
-from recorder.replay.queries import Queries
 from recorder.runs.run import TEXT_MODEL
 from recorder.storage.storable_values import first_text, text_of
 
@@ -61,12 +60,12 @@ class RecordedMemory:
 
         Raises `ConfigError` for an invalid id, and `StoreError` if the database does not answer.
         """
-        found = self._reader_of(request).read(*_place(request), _messages, self._bound.tail)
+        found = self._reader_of(request).read(*_place(request), answered_messages, self._bound.tail)
         return self._filled(inputs, self._bound.bounded(found, self._llm))
 
     async def afill(self, inputs: Mapping[str, Any], request: ChainRequest) -> dict[str, Any]:
         """`fill` on an event loop."""
-        found = await self._reader_of(request).aread(*_place(request), _messages, self._bound.tail)
+        found = await self._reader_of(request).aread(*_place(request), answered_messages, self._bound.tail)
         if self._bound.waits:
             return self._filled(inputs, await asyncio.to_thread(self._bound.bounded, found, self._llm))
         return self._filled(inputs, self._bound.bounded(found, self._llm))
@@ -96,16 +95,6 @@ def _place(request: ChainRequest) -> tuple[str, str | None]:
     metadata = request.metadata
     given = next(metadata[key] for key in CONVERSATION_KEYS if metadata.get(key))
     return check_conversation_id(given), text_of(metadata.get(_USER)) or None
-
-
-def _messages(view: View) -> Queries[list[BaseMessage]]:
-    """The messages up to the last answer. A question whose run failed or was cancelled is left out, as in LangChain."""
-    yield from ()
-    found = chat_messages(view.branch.messages)
-    if view.branch.unanswered_run_id is not None:
-        while found and found[-1].role != "assistant":
-            found.pop()
-    return found
 
 
 def check_bound(memory: Any) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 from rich.text import Text
 
@@ -22,14 +24,21 @@ _OPEN_WITHIN = 3.0
 _SWITCH_INTERVAL = 0.0005
 
 
-def new_history(url: str) -> ChatHistoryCallback:
-    """The history of a proxy: it never makes a client wait, and finds the conversation of calls that name none.
+#: Options of the recorder of a proxy: it never makes a client wait, and finds the conversation of calls that name none.
+_OPTIONS = {
+    "thread": "history",
+    "overflow": "drop_newest",
+    "max_queue_bytes": _QUEUE,
+    "open_timeout": _OPEN_WITHIN,
+}
+
+
+def new_history(url: str, options: Mapping[str, Any]) -> ChatHistoryCallback:
+    """The history of a proxy; `options` are those of the configuration, which win.
 
     Raises `RecorderError`, but not for a database that is away.
     """
-    history = ChatHistoryCallback(
-        url, thread="history", overflow="drop_newest", max_queue_bytes=_QUEUE, open_timeout=_OPEN_WITHIN
-    )
+    history = ChatHistoryCallback(url, **{**_OPTIONS, **options})
     if not history.stats().healthy:
         console.notice(
             Text("The database cannot be reached now; calls pass through, and are stored when it can.")
@@ -41,7 +50,7 @@ def answers_of(
     database: ServedDatabase, history: ChatHistoryCallback | None, options: ProviderOptions
 ) -> ProviderAnswers | None:
     """What answers calls to providers' paths; None if the options say nothing of them."""
-    if history is not None:
+    if options.proxy and history is not None:
         from recorder.server.proxy.recording_proxy import RecordingProxy
 
         sys.setswitchinterval(_SWITCH_INTERVAL)

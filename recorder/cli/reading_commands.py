@@ -5,7 +5,7 @@ Each imports its modules when it runs, so that `recorder --help` loads no SDK an
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -254,9 +254,16 @@ def serve(
     speed: Speed = 1.0,
     max_gap: MaxGap = None,
     drain_within: DrainWithin = 5,
+    config: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The models that clients may call, as TOML.")
+    ] = None,
+    log_format: Annotated[
+        Literal["text", "json"] | None, typer.Option(help="Write a line for each request to stderr.")
+    ] = None,
 ) -> None:
-    """Serve recordings over HTTP and WebSocket, live and finished ones."""
+    """Serve recordings over HTTP and WebSocket, live and finished ones, and call models."""
     from recorder.cli import serve
 
     providers = ProviderOptions(proxy, replay, upstream or (), speed, max_gap, drain_within)
-    raise typer.Exit(serve.run(url, host, port, token or [], allow_host or [], allow_origin or [], providers))
+    hosts, origins = allow_host or [], allow_origin or []
+    raise typer.Exit(serve.run(url, host, port, token or [], hosts, origins, config, log_format, providers))

@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from collections.abc import Sequence
-from contextlib import nullcontext
-from typing import Any
+from contextlib import closing, nullcontext
+from functools import partial
+from typing import Literal
 
 from rich.text import Text
 
-from recorder.cli import console, queries
+from recorder.cli import console
 from recorder.cli.provider_options import NO_PROVIDERS, ProviderOptions
 from recorder.errors import ConfigError
 from recorder.server import missing
 from recorder.storage.dialects import masked
-from recorder.storage.store import SqlStore
+
+#: The file descriptor of the log.
+_STDERR = 2
 
 
 def run(
     url: str, host: str, port: int, tokens: Sequence[str], hosts: Sequence[str], origins: Sequence[str],
+    config: str | None = None, log_format: Literal["text", "json"] | None = None,
     providers: ProviderOptions = NO_PROVIDERS,
 ) -> int:  # fmt: skip
     """Serve until Ctrl-C or SIGTERM; the exit code. Raises `RecorderError` for whatever prevents it from starting."""
     try:
-        from recorder.cli import provider_answers
+        from recorder.cli.new_server import new_server
         from recorder.server.access import Access, tokens_from
-        from recorder.server.app import app_for
-        from recorder.server.database import ServedDatabase
-        from recorder.server.proxy.provider_paths import ProviderPaths
-        from recorder.server.serving import RecorderServer, listen
+        from recorder.server.configuration import Configuration, read_configuration
+        from recorder.server.log_output import logging_to
+        from recorder.server.serving import listen
     except ModuleNotFoundError as error:
         raise missing(error) from error
     if not tokens and not _is_loopback(host):
@@ -37,22 +41,13 @@ def run(
             "or listen on 127.0.0.1"
         )
     access = Access(tokens_from(tokens), hosts or None, origins)
-    upstreams = providers.upstreams()
-    history = provider_answers.new_history(url) if providers.proxy else None
-    with history or nullcontext():
-        if history is None or history.stats().healthy:
-            queries.read(url, _checked)
-        database = ServedDatabase(url)
-        app: Any = app_for(database, access, origins)
-        answers = provider_answers.answers_of(database, history, providers)
-        if answers is not None:  # around the application: its middleware would add to the cost of each chunk
-            app = ProviderPaths(app, access, upstreams, answers)
-        server = RecorderServer(
-            app, database, listen(host, port), answers=answers, drain_within=providers.drain_within
-        )
-        address = f"[{host}]" if ":" in host else host
+    configuration = Configuration() if config is None else read_configuration(config)
+    address = f"[{host}]" if ":" in host else host
+    with closing(listen(host, port)) as listening:
+        server = new_server(url, listening, access, origins, configuration, providers)
         console.notice(Text(f"Serving {masked(url)} at http://{address}:{server.port}; Ctrl-C ends."))
-        server.run()
+        with nullcontext() if log_format is None else logging_to(partial(os.write, _STDERR), log_format):
+            server.run()
     return 0
 
 
@@ -61,7 +56,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-async def _checked(store: SqlStore) -> None:
-    """Reading has opened the database, and has raised for one that is away, older, newer or foreign."""

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.errors import Closed, ConfigError, StoreError
+from recorder.recording.recorder import Recorder
 from recorder.replay import Replay
 from recorder.replay.playback import QueryStep
 from recorder.replay.queries import Queries, run_queries, run_queries_async
@@ -44,7 +44,7 @@ class BranchReader:
     """Reads conversations that a `ChatHistoryCallback` records. Raises `ConfigError` for another `history`."""
 
     def __init__(self, history: Any) -> None:
-        if not isinstance(history, ChatHistoryCallback):
+        if not isinstance(getattr(history, "recorder", None), Recorder):
             raise ConfigError(
                 f"history is of type {type(history).__name__}; pass the ChatHistoryCallback that records the "
                 "conversation"

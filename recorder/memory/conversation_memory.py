@@ -19,7 +19,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.core.ids import check_conversation_id
 from recorder.memory.branch_reader import BranchReader, View
 from recorder.messages import BaseMessage, SystemMessage
@@ -68,7 +67,8 @@ class SharedState:
 
 
 _lock = threading.Lock()
-_states: WeakKeyDictionary[ChatHistoryCallback, SharedState] = WeakKeyDictionary()
+#: The key is a `ChatHistoryCallback`.
+_states: WeakKeyDictionary[Any, SharedState] = WeakKeyDictionary()
 
 
 def _renew_lock() -> None:
@@ -81,7 +81,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_lock)
 
 
-def _state_of(history: ChatHistoryCallback) -> SharedState:
+def _state_of(history: Any) -> SharedState:
     with _lock:
         if (state := _states.get(history)) is None:
             state = _states[history] = SharedState()
@@ -216,3 +216,13 @@ def chat_messages(branch: Sequence[BranchMessage]) -> list[BaseMessage]:
         return [] if each.message.role == "system" else [each.message]
 
     return remembered(branch, items_of)
+
+
+def answered_messages(view: View) -> Queries[list[BaseMessage]]:
+    """The messages up to the last answer. A question whose run failed or was cancelled is left out, as in LangChain."""
+    yield from ()
+    found = chat_messages(view.branch.messages)
+    if view.branch.unanswered_run_id is not None:
+        while found and found[-1].role != "assistant":
+            found.pop()
+    return found

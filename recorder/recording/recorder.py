@@ -30,6 +30,7 @@ from recorder.recording.open_runs import OpenRuns
 from recorder.recording.progress import describe_loss
 from recorder.recording.queue import RecordingQueue
 from recorder.recording.stats import LATE_AFTER, Stats
+from recorder.recording.store_work import Work
 from recorder.recording.writer import Writer
 from recorder.storage.rows import INTERRUPTED, AnnotationRow, RunEnd, RunStart
 from recorder.storage.store_interface import Store
@@ -80,8 +81,7 @@ class Recorder:
         self.runs = self._open_runs.open
         self._ended: Wait[Stats] = Wait()
         self._closing: Wait[Stats] | None = None
-        # As given to `close_at_exit`.
-        self._exit_timeout: float | None = None
+        self._exit_timeout: float | None = None  # as given to `close_at_exit`
         self._writer = self._new_writer(caller_waits=caller_waits)
         # The writer's thread, once it runs.
         self._thread: threading.Thread | None = None
@@ -167,6 +167,11 @@ class Recorder:
         """Ends when everything accepted until now is committed."""
         return self._writer.flush()
 
+    def with_store(self, work: Work) -> Wait[Any]:
+        """Run work on the writer's store between two batches; a wait for its result."""
+        self.opened()  # in a forked child this starts the writer
+        return self._writer.store_work.add(work)
+
     def close(self, timeout: float | None = None) -> Wait[Stats]:
         """Accept nothing more. The wait ends with the last stats when all is stored, or after `timeout` seconds.
 
@@ -203,10 +208,9 @@ class Recorder:
 
     def stats(self) -> Stats:
         """Where the tokens are now."""
-        progress = self._writer.progress
+        progress, messages = self._writer.progress, self._writer.progress.messages
         # Read before the queue's counts: what is settled was drained before, so no token is counted twice.
         committed, quarantined, lost = progress.committed, progress.quarantined, progress.lost
-        messages = progress.messages
         queued, drained, dropped, oldest = self.queue.counts()
         lag = (monotonic_us() - oldest) / 1e6 if oldest is not None else 0.0
         return Stats(
@@ -250,8 +254,7 @@ class Recorder:
 
     def _new_writer(self, *, caller_waits: bool = False) -> Writer:
         return Writer(
-            self.queue, self._store, self.config, self._open_runs,
-            listeners=self.listeners, caller_waits=caller_waits,
+            self.queue, self._store, self.config, self._open_runs, listeners=self.listeners, caller_waits=caller_waits,
         )  # fmt: skip
 
     def _start_thread(self) -> None:

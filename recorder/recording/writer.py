@@ -37,6 +37,7 @@ from recorder.recording.progress import Progress
 from recorder.recording.queue import RecordingQueue
 from recorder.recording.replacement_rows import ReplacementRows
 from recorder.recording.serialize import serialize
+from recorder.recording.store_work import StoreWork
 from recorder.storage.batch import RunRows
 from recorder.storage.liveness import is_dead
 from recorder.storage.rows import Producer
@@ -88,6 +89,7 @@ class Writer:
         self.late_indexing = LateIndexing(store)
         self._last_annotations = LastAnnotations(self._listeners, queue, self._deadline)
         self._replacement_rows = ReplacementRows(self.progress)
+        self.store_work = StoreWork(queue.wake_writer)
         self.opening = Opening(store, config, self.progress, caller_waits=caller_waits)
         self._takers = count()
 
@@ -159,6 +161,7 @@ class Writer:
         except Exception as error:
             self.died(error)
         self._flushes.end_all()
+        self.store_work.end()
 
     def died(self, error: BaseException) -> None:
         """The writer has ended though the recorder was not closed: flushes and the opening raise an error."""
@@ -178,6 +181,7 @@ class Writer:
             await self._replacement_rows.store(self._committer.file, self._store_replacement)
         closed = self._queue.closed  # read first: what was accepted before it closed is drained below
         self._flushes.accept_new()
+        await self.store_work.run(self._store)
         self._in_flight = self._new_in_flight()
         drained = self._queue.drain(self._committer.batch_size.now, self._in_flight.drained)
         if not drained.is_empty:

@@ -10,11 +10,13 @@ import hashlib
 import hmac
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 from starlette.requests import HTTPConnection
 
 from recorder.errors import ConfigError
+from recorder.server.authorization import Authorization
+from recorder.server.caller import Caller
 from recorder.server.problem import ProblemError
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -30,35 +32,41 @@ _HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~=/-]{16,512}")
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who sent a request."""
-
-    #: Whose conversations it may read; None for those of all users.
-    user_id: str | None = None
-
-    def may_read(self, user_id: str | None) -> bool:
-        """Whether it may read the conversations of a user."""
-        return self.user_id is None or self.user_id == user_id
-
-
 class Access:
-    """The rules of one server. Raises `ConfigError` for a token that is too short or has other characters."""
+    """The rules of one server. Raises `ConfigError` for a value of another type, and for a token that is too short."""
 
     def __init__(
         self,
         tokens: Mapping[str, str | None] | None = None,
         allowed_hosts: Sequence[str] | None = None,
         allowed_origins: Sequence[str] = (),
+        authorization: Authorization | None = None,
     ) -> None:
+        _check_types(tokens, allowed_hosts, allowed_origins)
+        if tokens and authorization is not None:
+            raise ConfigError("tokens and authorize both say who sends a request; pass one of them")
+        self._authorization = authorization
         #: Token -> the user it is for; None for all users. Without tokens everybody may read everything.
         self._callers = {_digest(_checked(token)): Caller(user) for token, user in (tokens or {}).items()}
-        #: With tokens any host is good, unless hosts are given: a page that was rebound has no token.
-        self._hosts = {host.lower().strip("[]") for host in allowed_hosts or (() if tokens else LOOPBACK)}
+        #: With tokens any host is good, unless hosts are given: a page that was rebound has no token, and no cookie.
+        knows_callers = bool(tokens) or authorization is not None
+        hosts = allowed_hosts or (() if knows_callers else LOOPBACK)
+        self._hosts = {host.lower().strip("[]") for host in hosts}
         self._origins = {origin.lower().rstrip("/") for origin in allowed_origins}
 
+    @property
+    def needs_token(self) -> bool:
+        """Whether a request needs a token."""
+        return bool(self._callers)
+
+    async def caller(self, connection: HTTPConnection) -> Caller:
+        """The caller of a request or WebSocket. Raises `ProblemError` with status 400, 401, 403, or as the function of
+        an application says."""
+        caller = self.check(connection.scope["headers"], connection.scope.get("scheme", "http"))
+        return caller if self._authorization is None else await self._authorization.caller(connection)
+
     def check(self, headers: Headers, scheme: str) -> Caller:
-        """The caller of a request or WebSocket. Raises `ProblemError` with status 400, 401 or 403."""
+        """The caller by its headers. Raises `ProblemError` with status 400, 401 or 403."""
         found = self.check_place(headers, scheme)
         return self._caller(_token_of(found), "send it as Authorization: Bearer", _ASKS_FOR_BEARER)
 
@@ -67,7 +75,8 @@ class Access:
         scope = connection.scope
         self.check_place(scope["headers"], scope.get("scheme", "http"))
         token = tokens[0] if len(set(tokens)) == 1 else ""
-        return self._caller(token, "send it as x-recorder-token, or in the path: /t/<token>/<upstream>/...")
+        caller = self._caller(token, "send it as x-recorder-token, or in the path: /t/<token>/<upstream>/...")
+        return caller if self._authorization is None else await self._authorization.caller(connection)
 
     def check_place(self, headers: Headers, scheme: str) -> Mapping[str, Sequence[str]]:
         """Check the Host and the Origin alone; the headers by name. Raises `ProblemError` with status 400 or 403."""
@@ -118,8 +127,19 @@ def tokens_from(given: Iterable[str]) -> dict[str, str | None]:
     return found
 
 
-def _checked(token: str) -> str:
-    if _TOKEN.fullmatch(token) is None:
+def _check_types(tokens: Any, hosts: Any, origins: Any) -> None:
+    if tokens is not None and not isinstance(tokens, Mapping):
+        raise ConfigError("tokens is a dict: {'a-long-token': 'user', 'another-long-token': None}")
+    for user in (tokens or {}).values():
+        if user is not None and not (isinstance(user, str) and user):
+            raise ConfigError("The user of a token is a text, or None for all users")
+    for name, given in (("allowed_hosts", hosts), ("allowed_origins", origins)):
+        if isinstance(given, str) or not all(isinstance(each, str) for each in given or ()):
+            raise ConfigError(f"{name} is a list of texts: [{given!r:.80}]")
+
+
+def _checked(token: Any) -> str:
+    if not isinstance(token, str) or _TOKEN.fullmatch(token) is None:
         raise ConfigError(
             "A token must have 16 to 512 letters, digits or signs that HTTP allows; make one with: "
             'python -c "import secrets; print(secrets.token_urlsafe(32))"'

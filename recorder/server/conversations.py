@@ -17,7 +17,7 @@ from recorder.core.escaping import escape, unescape
 from recorder.core.ids import check_conversation_id
 from recorder.core.json import dumps
 from recorder.errors import ConfigError, NotFound
-from recorder.server.access import Caller
+from recorder.server.caller import Caller
 from recorder.server.database import ServedDatabase
 from recorder.server.gate import caller_of
 from recorder.server.problem import NO_SNIFFING, ProblemError, documented
@@ -96,12 +96,19 @@ def conversation_routes(database: ServedDatabase) -> APIRouter:
 async def run_for(reader: DatabaseReader, id: str, caller: Caller) -> Any:
     """A run that the caller may read. Raises `NotFound`, also for a run of another user."""
     found = await reader.run(id)
-    if not await _may_read(reader, found.conversation_id, caller):
+    if not await may_read(reader, found.conversation_id, caller):
         raise NotFound(f"No run {id} is stored; `recorder ls` lists the stored conversations.")
     return found
 
 
-async def _may_read(reader: DatabaseReader, conversation_id: str, caller: Caller) -> bool:
+async def check_conversation(reader: DatabaseReader, conversation_id: str, caller: Caller) -> None:
+    """Raise `NotFound` if a conversation, whose id is as stored, belongs to somebody else. It need not exist."""
+    owners = await reader.owners(conversation_id)
+    if owners and not await may_read(reader, conversation_id, caller):
+        raise NotFound(f"No conversation {conversation_id!r:.300} is stored; /conversations lists them")
+
+
+async def may_read(reader: DatabaseReader, conversation_id: str, caller: Caller) -> bool:
     """Whether a conversation is stored and belongs to the caller's user."""
     owners = await reader.owners(conversation_id)
     return any(caller.may_read(None if user is None else unescape(user)) for user in owners)
@@ -117,7 +124,7 @@ async def _page(
 
 
 async def _conversation(reader: DatabaseReader, id: str, caller: Caller) -> dict[str, Any]:
-    if not await _may_read(reader, id, caller):
+    if not await may_read(reader, id, caller):
         raise NotFound(f"No conversation {id!r:.300} is stored; /conversations lists them")
     return await conversation_details.conversation(reader.store, id)
 

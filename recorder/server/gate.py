@@ -1,15 +1,16 @@
-"""Checks each request and WebSocket before anything else sees it, and limits bodies. It is ASGI middleware."""
+"""Checks each request and WebSocket before anything else sees it, and reads bodies. It is ASGI middleware."""
 
 from __future__ import annotations
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.requests import ClientDisconnect, HTTPConnection
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from recorder.server.access import Access, Caller
+from recorder.server.access import Access
+from recorder.server.caller import Caller
 from recorder.server.page_files import is_page
 from recorder.server.problem import ProblemError, problem_of
+from recorder.server.request_bodies import RequestBodies
 
-#: Bytes of a body. Nothing that is served here needs one.
-MAX_BODY = 64 * 1024
 #: Where a request has its caller.
 _CALLER = "recorder.caller"
 
@@ -20,6 +21,7 @@ class Gate:
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
         self._access = access
+        self._bodies = RequestBodies()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -29,12 +31,15 @@ class Gate:
             if is_page(scope):
                 self._access.check_place(scope["headers"], scope.get("scheme", "http"))
             else:
-                scope[_CALLER] = self._access.check(scope["headers"], scope.get("scheme", "http"))
-            _check_length(scope)
+                scope[_CALLER] = await self._access.caller(HTTPConnection(scope))
+            if scope["type"] == "http":
+                receive = await self._bodies.read(scope, receive)
+        except ClientDisconnect:
+            return
         except ProblemError as error:
             await refuse(scope, receive, send, error)
             return
-        await self._app(scope, _limited(receive) if scope["type"] == "http" else receive, send)
+        await self._app(scope, receive, send)
 
 
 async def refuse(scope: Scope, receive: Receive, send: Send, error: Exception) -> None:
@@ -57,20 +62,7 @@ def caller_of(scope: Scope) -> Caller:
     return found
 
 
-def _check_length(scope: Scope) -> None:
-    for name, value in scope["headers"]:
-        if name.lower() == b"content-length" and (not value.isdigit() or int(value[:20]) > MAX_BODY):
-            raise ProblemError(413, f"The body may have {MAX_BODY:,} bytes", {"connection": "close"})
-
-
-def _limited(receive: Receive) -> Receive:
-    """As `receive`; a body that grows too long counts as a client that left."""
-    received = 0
-
-    async def limited() -> Message:
-        nonlocal received
-        message = await receive()
-        received += len(message.get("body", b""))
-        return message if received <= MAX_BODY else {"type": "http.disconnect"}
-
-    return limited
+def known_caller(scope: Scope) -> Caller | None:
+    """Who sent a request; None if `Gate` has refused it."""
+    found: Caller | None = scope.get(_CALLER)
+    return found

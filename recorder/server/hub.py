@@ -59,6 +59,12 @@ class Hub:
         """How many readers there are."""
         return len(self._followers)
 
+    @property
+    def stall(self) -> float:
+        """For how long the slowest reader has not accepted a piece (seconds)."""
+        began = [each.sending_since for each in self._followers if each.sending_since is not None]
+        return time.monotonic() - min(began) if began else 0.0
+
     def add(self, follower: HubReader) -> None:
         """One more reader."""
         self._followers.add(follower)

@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from recorder.core.json import dumps
-from recorder.errors import Closed, ConfigError, NotFound, RecorderError
+from recorder.errors import Closed, ConfigError, NotFound, RecorderError, SchemaError
 
 log = logging.getLogger("recorder")
 
@@ -48,8 +48,11 @@ def problem(
 
 
 def title_of(status: int) -> str:
-    """The name of a status."""
-    return HTTPStatus(status).phrase
+    """The name of a status; of one that has none, that of its class."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return HTTPStatus(status // 100 * 100).phrase
 
 
 def problem_of(error: Exception) -> Response:
@@ -71,13 +74,21 @@ def problem_of(error: Exception) -> Response:
     if isinstance(error, ConfigError):
         return problem(400, str(error))
     if isinstance(error, RecorderError):
-        log.warning("The database could not be read: %s", error)
-        detail = (
-            str(error) if isinstance(error, Closed) else "The database cannot be read now; the log says why"
-        )
-        return problem(503, detail, {"retry-after": "1"})
+        log.warning("The database could not be used: %s", error)
+        return problem(503, _for_strangers(error), {"retry-after": "1"})
     log.error("A request failed", exc_info=error)
     return problem(500, "This is an error of the server; its log says more")
+
+
+def _for_strangers(error: RecorderError) -> str:
+    """What the answer says: without the name of the database and its own words."""
+    if isinstance(error, Closed):
+        return str(error)
+    if isinstance(error, SchemaError):
+        return (
+            "The database has tables of another revision than this server; the log names the command to run"
+        )
+    return "The database cannot be used now; the log says why"
 
 
 async def answer_with_problem(_connection: HTTPConnection, error: Exception) -> Response:
@@ -86,11 +97,11 @@ async def answer_with_problem(_connection: HTTPConnection, error: Exception) -> 
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """These statuses for OpenAPI."""
+    """These statuses for OpenAPI, and that of headers that are too long, which every route may answer with."""
     schema = {"$ref": "#/components/schemas/Problem"}
     return {
         status: {"description": title_of(status), "content": {MEDIA_TYPE: {"schema": schema}}}
-        for status in statuses
+        for status in sorted((*statuses, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE.value))
     }
 
 

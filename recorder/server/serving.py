@@ -1,7 +1,7 @@
 """Runs the server of `recorder serve`: uvicorn with its own limits, and an end in order.
 
-On SIGTERM or Ctrl-C the streams end first, then requests that are under way, then the database is left. Each step has a
-deadline.
+On SIGTERM or Ctrl-C the streams end first, then the runs and the requests under way, then the recorder is closed
+and the database is left. Each step has a deadline.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from recorder.errors import ConfigError
+from recorder.server.chat_runs import ChatRuns
 from recorder.server.database import ServedDatabase
 from recorder.server.http_limits import LimitedHttp, LimitedWebSocket
 from recorder.server.proxy.provider_paths import ProviderAnswers
@@ -23,6 +24,8 @@ from recorder.server.proxy.provider_paths import ProviderAnswers
 DRAIN_WITHIN = 5
 #: So long before the end of this time, calls to providers' paths are cut (seconds).
 _CUT_BEFORE = 0.5
+#: How often a second signal is looked for while runs go on (seconds).
+_LOOKS_AGAIN = 0.1
 #: Bytes of a message that a WebSocket's client sends, and how many connections there may be.
 _MAX_MESSAGE = 64 * 1024
 _MAX_CONNECTIONS = 10_000
@@ -43,10 +46,11 @@ class RecorderServer(uvicorn.Server):
 
     def __init__(
         self, app: ASGIApp, database: ServedDatabase, listening: socket.socket, *,
-        answers: ProviderAnswers | None = None, drain_within: int = DRAIN_WITHIN,
+        chats: ChatRuns | None = None, answers: ProviderAnswers | None = None, drain_within: int = DRAIN_WITHIN,
     ) -> None:  # fmt: skip
         logging.getLogger("uvicorn.error").addFilter(_WITHOUT_CUTS)  # once, however often it is added
         self._database = database
+        self._chats = chats
         #: What answers requests to providers' paths.
         self._answers = answers
         self._listening = listening
@@ -81,7 +85,7 @@ class RecorderServer(uvicorn.Server):
         try:
             super().run(sockets or [self._listening])
         finally:
-            self._database.close()
+            self._database.end()
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """As `uvicorn.Server.serve`, remembering the loop."""
@@ -99,13 +103,24 @@ class RecorderServer(uvicorn.Server):
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End the streams, then what is under way."""
+        """End the streams, then the runs and the requests under way."""
         self._database.drain()
         if self._answers is not None:
             self._answers.drain((self.config.timeout_graceful_shutdown or DRAIN_WITHIN) - _CUT_BEFORE)
+        runs = asyncio.create_task(self._drain_runs())
         await super().shutdown(sockets)
+        await runs
         if self._answers is not None:
             await self._answers.aclose()
+
+    async def _drain_runs(self) -> None:
+        if self._chats is None:
+            return
+        draining = asyncio.create_task(self._chats.drain())
+        while not draining.done():
+            if self.force_exit:
+                self._chats.cancel_all()
+            await asyncio.wait({draining}, timeout=_LOOKS_AGAIN)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,10 +16,15 @@ from typing import Any
 import httpx
 
 from recorder.chat_history_callback import ChatHistoryCallback
+from recorder.models import ChatOpenAI
 from recorder.server.access import Access
 from recorder.server.app import app_for
+from recorder.server.chat_models import ServedModel
+from recorder.server.chat_runs import ChatRuns
+from recorder.server.configuration import ChatTable
 from recorder.server.database import ServedDatabase
 from recorder.server.serving import RecorderServer, listen
+from recorder.testing import LoopbackProvider
 from tests.oracle import ROOT
 
 TOKEN = "a-token-of-an-administrator"
@@ -33,6 +38,7 @@ class Served:
 
     server: RecorderServer
     database: ServedDatabase
+    chats: ChatRuns
 
     @property
     def url(self) -> str:
@@ -47,15 +53,18 @@ def serving(
     *,
     hosts: Sequence[str] | None = None,
     origins: Sequence[str] = (),
+    models: Iterable[ServedModel] = (),
+    limits: ChatTable | None = None,
 ) -> Iterator[Served]:
     """Serve a database from a thread; the server ends in order with the block."""
     database = ServedDatabase(source)
-    app = app_for(database, Access(tokens, hosts, origins), origins)
-    server = RecorderServer(app, database, listen("127.0.0.1", 0))
+    chats = ChatRuns(database, models, limits)
+    app = app_for(database, Access(tokens, hosts, origins), origins, chats)
+    server = RecorderServer(app, database, listen("127.0.0.1", 0), chats=chats)
     thread = threading.Thread(target=server.run, name="server of a test", daemon=True)
     thread.start()
     try:
-        yield Served(server, database)
+        yield Served(server, database, chats)
     finally:
         server.stop()
         thread.join(20)
@@ -134,6 +143,25 @@ def blocks(chunks: Iterator[str]) -> Iterator[str]:
         *found, rest = (rest + chunk).split("\n\n")
         yield from found
     assert rest == ""
+
+
+def small(provider: LoopbackProvider, **options: Any) -> ServedModel:
+    """Return a model of this provider that clients call "small"."""
+    llm = ChatOpenAI("gpt-4o", base_url=provider.base_url, api_key="any", max_retries=0)
+    return ServedModel("small", llm, **options)
+
+
+def send(url: str, *, headers: Mapping[str, str] | None = None, **body: Any) -> httpx.Response:
+    """Send `POST /chat` to the model "small", and read the complete answer."""
+    return CLIENT.post(f"{url}/chat", json={"model": "small", **body}, headers=headers)
+
+
+def begin_chat(url: str, *, headers: Mapping[str, str] | None = None, **body: Any) -> dict[str, Any]:
+    """Start a run without waiting for its answer."""
+    response = send(url, headers={"prefer": "respond-async", **(headers or {})}, **body)
+    assert response.status_code == 202, response.text
+    found: dict[str, Any] = response.json()
+    return found
 
 
 def read(url: str, run_id: object, known: Events | None = None, **options: Any) -> Events:

@@ -47,7 +47,7 @@ def socket_status(url: str, **options: Any) -> int:
         return error.response.status_code if is_problem else -1
 
 
-ROUTES = ["/streams/{run}", "/openapi.json", "/nothing"]
+ROUTES = ["/streams/{run}", "/openapi.json", "/models", "/metrics", "/readyz", "/nothing"]
 
 
 def test_no_route_answers_without_a_token(guarded: tuple[Served, str]) -> None:
@@ -63,6 +63,34 @@ def test_no_route_answers_without_a_token(guarded: tuple[Served, str]) -> None:
         assert twice.status_code == 401
         assert twice.headers["www-authenticate"] == "Bearer"
         assert socket_status(server.url + f"/streams/{run_id}") == 401
+
+
+def operations(server: Served) -> Iterator[tuple[str, str]]:
+    """Yield the method and the path of each operation that the server describes."""
+    found = CLIENT.get(f"{server.url}/openapi.json", headers={"authorization": f"Bearer {TOKEN}"}).json()
+    for path, methods in found["paths"].items():
+        yield from ((method.upper(), path) for method in methods)
+
+
+def test_no_operation_answers_a_wrong_token(guarded: tuple[Served, str]) -> None:
+    """Each one that `/openapi.json` describes is refused, without a token and with a wrong one."""
+    server, run_id = guarded
+    found = [*operations(server)]
+    assert ("POST", "/chat") in found
+    for method, path in found:
+        url = server.url + path.format(run=run_id, id=run_id)
+        for headers in ({}, {"authorization": f"Bearer {TOKEN}x"}, {"authorization": "Bearer"}):
+            assert CLIENT.request(method, url, headers=headers).status_code == 401, (method, path, headers)
+
+
+def test_no_operation_tells_of_another_users_run(guarded: tuple[Served, str]) -> None:
+    """Those of a run and of a conversation are 404 for another user."""
+    server, run_id = guarded
+    for method, path in operations(server):
+        if "{" in path:
+            url = server.url + path.format(run=run_id, id="c" if "conversations" in path else run_id)
+            response = CLIENT.request(method, url, headers={"authorization": f"Bearer {BORIS}"})
+            assert response.status_code == 404, (method, path)
 
 
 def test_a_token_reads_what_belongs_to_its_user(guarded: tuple[Served, str]) -> None:
@@ -134,9 +162,13 @@ def test_a_foreign_page_opens_no_websocket(open_server: Served) -> None:
 def test_an_allowed_page_may_read_the_answer(open_server: Served) -> None:
     """The browser's question before the request is answered, and only for this origin."""
     asking = {"access-control-request-method": "GET", "access-control-request-headers": "authorization"}
+    names = "authorization, content-type, idempotency-key, prefer"
+    starting = {"access-control-request-method": "POST", "access-control-request-headers": names}
     for origin, allowed in (("https://good.example", "https://good.example"), ("https://evil.example", None)):
-        response = CLIENT.options(f"{open_server.url}/streams/none", headers={"origin": origin, **asking})
-        assert response.headers.get("access-control-allow-origin") == allowed
+        for path, given in (("/streams/none", asking), ("/chat", starting)):
+            response = CLIENT.options(open_server.url + path, headers={"origin": origin, **given})
+            assert response.headers.get("access-control-allow-origin") == allowed
+            assert (response.status_code == 200) == (allowed is not None)
 
 
 @pytest.mark.parametrize("token", ["", "short", "x" * 513, "a token with spaces", "ünïcödé-is-no-token"])

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from recorder.chat_history_callback import ChatHistoryCallback
-from recorder.server import http_limits
+from recorder.server import http_limits, request_bodies
 from recorder.server.http_limits import LimitedHttp
 from tests.oracle import begin, finish, new_url, say
 from tests.server.serving import CLIENT, Served, read, serving
@@ -133,3 +133,37 @@ def rest_of(connection: socket.socket) -> int:
     except ConnectionResetError:
         pass
     return total
+
+
+CHAT = b"POST /chat HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer is 408, and the connection is closed."""
+    monkeypatch.setattr(request_bodies, "BODY_WITHIN", 0.2)
+    assert answer(server, CHAT + b"content-length: 10\r\n\r\n{").startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_body_without_a_length_is_limited(server: Served) -> None:
+    """It is 413 as soon as it is too long."""
+    chunk = b"%x\r\n%s\r\n" % (60_000, b"x" * 60_000)
+    found = answer(server, CHAT + b"transfer-encoding: chunked\r\n\r\n" + 80 * chunk)
+    assert found.startswith(b"HTTP/1.1 413 ")
+    stop = CHAT.replace(b"/chat", b"/streams/x/stop") + b"transfer-encoding: chunked\r\n\r\n"
+    assert answer(server, stop + 2 * chunk).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_length_with_many_digits_is_no_number(server: Served) -> None:
+    """Zeros before it do not hide it."""
+    for length in (b"0" * 5_000 + b"1", b"9" * 5_000):
+        found = answer(server, CHAT + b"content-length: " + length + b"\r\nconnection: close\r\n\r\n{")
+        assert found.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 413 ", b"HTTP/1.1 422 "))
+
+
+def test_bodies_share_a_limit(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that has no room is 503, and there is room again after it."""
+    monkeypatch.setattr(request_bodies, "MAX_BODIES", 1_000)
+    request = CHAT + b"connection: close\r\ncontent-length: 2000\r\n\r\n" + b" " * 2_000
+    assert [answer(server, request)[9:12] for _ in range(2)] == [b"503", b"503"]
+    monkeypatch.undo()
+    assert answer(server, request)[9:12] == b"422"

@@ -11,8 +11,10 @@ import pytest
 from websockets.sync.client import connect
 
 from recorder.chat_history_callback import ChatHistoryCallback
-from tests.oracle import begin, finish, new_url, say, token
+from tests.oracle import begin, finish, new_url, record, say, token
 from tests.server.serving import CLIENT, Events, Served, read, recorded, serving
+from tests.server.test_access import socket_status
+from tests.stores import execute
 
 TEXTS = [token(3, seq) or "." for seq in range(400)]
 
@@ -159,3 +161,17 @@ def test_a_replay_has_the_recorded_pauses(tmp_path: Path) -> None:
         rest = read(server.url, run_id, Events(id=f"{run_id}:390"), params={"speed": 1000})
     assert (paced.texts, paced.end) == (TEXTS, {"status": "complete"})
     assert (rest.texts, rest.end) == (TEXTS[390:], {"status": "complete"})
+
+
+def test_a_run_whose_tokens_were_deleted_is_gone(tmp_path: Path) -> None:
+    """The answer is 410, over a WebSocket too; its messages are still there."""
+    url = new_url(tmp_path)
+    with ChatHistoryCallback(url) as history:
+        run_id = record(history)
+    execute(url, "UPDATE runs SET pruned_at = '2026-11-29T00:00:00.000000Z'")
+    execute(url, "DELETE FROM segments")
+    with serving(url) as server:
+        response = CLIENT.get(f"{server.url}/streams/{run_id}")
+        assert (response.status_code, response.json()["status"]) == (410, 410)
+        assert socket_status(f"{server.url}/streams/{run_id}") == 410
+        assert CLIENT.get(f"{server.url}/runs/{run_id}").status_code == 200

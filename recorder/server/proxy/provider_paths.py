@@ -14,7 +14,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from recorder.core.json import dumps, loads
-from recorder.server.access import Access, Caller
+from recorder.server.access import Access
+from recorder.server.caller import Caller
 from recorder.server.problem import problem_of
 from recorder.server.proxy.request_body import ClientLeftError
 from recorder.server.proxy.target import Target, target_of

@@ -10,7 +10,7 @@ from yarl import URL
 
 from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.replay.http.response import RUN_HEADER
-from recorder.server.access import Caller
+from recorder.server.caller import Caller
 from recorder.server.database import ServedDatabase
 from recorder.server.problem import ProblemError
 from recorder.server.proxy.call_recording import CallRecording, ProxiedRequest, names_of, recording_of

@@ -23,7 +23,7 @@ from recorder.replay.http.response import RUN_HEADER, ReplayedResponse
 from recorder.replay.pace import Options
 from recorder.replay.queries import run_queries_async
 from recorder.replay.reader_thread import ReaderThread
-from recorder.server.access import Caller
+from recorder.server.caller import Caller
 from recorder.server.conversations import run_for
 from recorder.server.database import ServedDatabase
 from recorder.server.problem import NO_SNIFFING

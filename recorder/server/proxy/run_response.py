@@ -24,7 +24,7 @@ from recorder.replay.http.failure import status_of
 from recorder.replay.http.response import EVENTS, JSON, RUN_HEADER, connection_end
 from recorder.replay.pace import Options
 from recorder.replay.playback import EndStep, FramesStep, Step, frames
-from recorder.server.access import Caller
+from recorder.server.caller import Caller
 from recorder.server.conversations import run_for
 from recorder.server.database import ServedDatabase
 from recorder.server.gate import caller_of

@@ -15,7 +15,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 _OWN_PATHS = frozenset(
     (
         "t", "chat", "conversations", "events", "export", "healthz", "metrics", "models", "openapi.json", "page",
-        "runs", "search", "static", "streams",
+        "readyz", "runs", "search", "static", "streams",
     )
 )  # fmt: skip
 _BY_WIRE = {endpoint.wire: endpoint for endpoint in reversed(ENDPOINTS.values())}
