@@ -169,7 +169,7 @@ def test_requests_are_logged_as_json(tmp_path: Path) -> None:
         assert process.stderr is not None
         [line] = process.stderr.read().splitlines()
     found = json.loads(line)
-    assert (found["route"], found["status"], found["user"]) == ("/conversations/{id:path}", 404, None)
+    assert (found["route"], found["status"], found["user"]) == ("/conversations/{id:text}", 404, None)
     assert "secret" not in line
 
 

@@ -61,7 +61,7 @@ def test_answers_are_counted_by_route_and_status(server: Served) -> None:
     name = "recorder_http_answers_total "
     counts = {key: after[key] - before.get(key, 0) for key in after if key.startswith(name)}
     assert {key.removeprefix(name): count for key, count in counts.items() if count} == {
-        "GET /metrics 200": 1, "GET /streams/{run} 200": 3, "GET /conversations/{id:path} 404": 2,
+        "GET /metrics 200": 1, "GET /streams/{run} 200": 3, "GET /conversations/{id:text} 404": 2,
         "GET none 404": 2, "GET none 401": 1, "other none 404": 1,
     }  # fmt: skip
     assert after["recorder_http_sent_bytes_total"] > before["recorder_http_sent_bytes_total"]

@@ -58,7 +58,7 @@ def test_each_request_is_a_line_of_json(tmp_path: Path) -> None:
     assert [tuple(each[name] for name in kept) for each in found if each["logger"] == requests.name] == [
         ("POST", "/chat", 200, "anna\nadmin", run_id),
         ("GET", "/streams/{run}", 200, "anna\nadmin", run_id),
-        ("GET", "/conversations/{id:path}", 200, "anna\nadmin", None),
+        ("GET", "/conversations/{id:text}", 200, "anna\nadmin", None),
         ("GET", "none", 401, None, None),
         ("WEBSOCKET", "/streams/{run}", 101, "anna\nadmin", None),
     ]

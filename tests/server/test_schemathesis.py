@@ -15,8 +15,12 @@ from tests.server.serving import TOKEN, serving, small
 
 #: Requests of each phase and operation.
 EXAMPLES, MOST_EXAMPLES = 8, 100
-#: A valid request may be refused for what no schema says: a cursor that nobody gave, or an id that is in use.
+#: A valid request may be refused for what no schema says: a cursor that nobody gave, or an id that is in use. A wrong
+#: one may be refused for its length before its values are looked at.
 SETTINGS = """
+[checks.negative_data_rejection]
+expected-statuses = ["400", "401", "403", "404", "405", "408", "409", "413", "422", "429", "431"]
+
 [checks.positive_data_acceptance]
 expected-statuses = ["2xx", "400", "401", "403", "404", "409", "410", "429"]
 """
