@@ -86,6 +86,8 @@ async def search_page(
     if not 1 <= limit <= MOST_HITS:
         raise ConfigError(f"limit is {limit}; give a number from 1 to {MOST_HITS}")
     query, place = parsed(text), place_from(after)
+    if not query.words:
+        return SearchPage((), None, True)
     found: list[tuple[Row, SearchHit]] = []
     compared, growth = 0, 1
     late = await not_indexed(store, wanted, place)

@@ -293,6 +293,15 @@ def test_messages_that_are_not_indexed_are_found_too(database: str, monkeypatch:
     assert [page.is_complete for page in found] == [False] * len(found)
 
 
+def test_a_query_without_a_word_finds_nothing(database: str) -> None:
+    """Also among messages that are not indexed yet, which are compared with it."""
+    with ChatHistoryCallback(database) as history:
+        history.add_messages([HumanMessage("Hi!")], conversation_id="c")
+    execute(database, "UPDATE messages SET words = NULL")
+    for query in ("", " ", "!?", '""', "\u200b"):
+        assert pages(database, query, ConversationFilter(), 2) == [SearchPage((), None, True)]
+
+
 def test_a_file_without_an_index_records_and_says_so(tmp_path: Path) -> None:
     """As where SQLite was built without FTS5. `recorder migrate` creates the index where SQLite has it."""
     url = new_url(tmp_path)
