@@ -76,7 +76,7 @@ def test_an_undamaged_recording_is_exact(database: str) -> None:
         ("UPDATE runs SET status = 'interrupted'", {}),
         ("UPDATE runs SET token_count = 49", {}),
         ("INSERT INTO messages SELECT conversation_id, run_id, id, 9, role, content, parts, run_id, created_at, "
-         "content_hash, thread_key FROM messages WHERE role = 'assistant'", {"doubled": 2}),
+         "content_hash, thread_key, words FROM messages WHERE role = 'assistant'", {"doubled": 2}),
     ],
 )  # fmt: skip
 def test_the_judge_finds_damage(tmp_path: Path, damage: str, seen: dict[str, int]) -> None:

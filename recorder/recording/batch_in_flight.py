@@ -175,9 +175,11 @@ class InFlightBatch:
     def _report_loss(self) -> None:
         progress = self._progress
         progress.healthy = False
+        if progress.last_error is None:  # the time was over before anything was tried
+            progress.note(TimeoutError(), "storing")
         self._flushes.loss = StoreError(
             f"Closed while the database was not available: {describe_loss(progress.lost, progress.lost_messages)} "
-            f"not stored ({progress.last_error or 'it did not answer in time'})"
+            f"not stored ({progress.last_error})"
         )
         log.error("%s", self._flushes.loss)
 

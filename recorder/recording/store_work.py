@@ -43,6 +43,9 @@ class StoreWork:
             self.end()
         return wait
 
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
     async def run(self, store: Any) -> None:
         """Do what waits. What it raises is raised by the waits only."""
         store = getattr(store, "loaded", store)  # of a `DeferredStore` the one that has the database

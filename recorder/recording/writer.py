@@ -181,7 +181,8 @@ class Writer:
             await self._replacement_rows.store(self._committer.file, self._store_replacement)
         closed = self._queue.closed  # read first: what was accepted before it closed is drained below
         self._flushes.accept_new()
-        await self.store_work.run(self._store)
+        if self.store_work:
+            await self._in_time(partial(self.store_work.run, self._store))
         self._in_flight = self._new_in_flight()
         drained = self._queue.drain(self._committer.batch_size.now, self._in_flight.drained)
         if not drained.is_empty:

@@ -447,6 +447,7 @@ def test_the_demo_prints_an_answer_and_its_rows(tmp_path: Path) -> None:
     assert [(row["role"], row["status"]) for row in rows] == [("user", "complete"), ("assistant", "complete")]
     assert rows[1]["content"] == song()
     suggested = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("  recorder ")]
+    assert suggested.pop() == ["serve"]
     assert [process(*command, folder=tmp_path).returncode for command in suggested] == [0, 0, 0, 0]
 
 

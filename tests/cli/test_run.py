@@ -97,7 +97,7 @@ async def call(url):
     body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
     async with aiohttp.ClientSession() as session:
         async with session.post(f"{url}/chat/completions", json=body) as response:
-            print(len([line async for line in response.content]) > 3)
+            os.write(1, b"%r\\n" % (len([line async for line in response.content]) > 3))
 
 child = os.fork() if "fork" in sys.argv else None
 asyncio.run(call(sys.argv[1]))

@@ -149,7 +149,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """Yield one database for all streams."""
     path = tmp_path_factory.mktemp("adds_up") / "history.db"
     url = f"sqlite:///{path}"
-    with ChatHistoryCallback(url) as history:
+    with ChatHistoryCallback(url, estimate_usage=False) as history:
         history.flush().wait()
         database = sqlite3.connect(path)
         database.row_factory = sqlite3.Row
