@@ -14,7 +14,7 @@ SHARE, LEAST = 0.15, 6
 #: The same two numbers for `--fast`, which samples every test with parameters, also one that is no matrix.
 FAST_SHARE, FAST_LEAST = 0.05, 3
 #: The same two numbers for tests with parameters in slow files.
-SLOW_SHARE, SLOW_LEAST = 0.4, 3
+SLOW_SHARE, SLOW_LEAST = 0.3, 2
 #: How many examples Hypothesis tries of each property; with `--all` as many as it does by default, 100.
 EXAMPLES = 30
 

@@ -19,8 +19,8 @@ from websockets.sync.client import connect
 from recorder.chat_history_callback import ChatHistoryCallback
 from recorder.errors import ConfigError
 from recorder.server import authorization, create_app
-from recorder.testing import MemoryStore
-from tests.oracle import new_url, record
+from recorder.testing import LoopbackProvider, MemoryStore
+from tests.oracle import new_url, record, sql
 from tests.server.serving import CLIENT
 from tests.server.test_app import running
 
@@ -176,3 +176,18 @@ def test_the_history_lives_as_long_as_the_application(tmp_path: Path) -> None:
     """It need not be kept elsewhere."""
     app = create_app(ChatHistoryCallback(new_url(tmp_path)))
     app.state.history.close().wait(10)
+
+
+def test_calls_through_the_proxy_are_asked_for_too(tmp_path: Path) -> None:
+    """A call without a session reaches no provider; one with a session is recorded for its user."""
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+    with LoopbackProvider() as provider, ChatHistoryCallback(new_url(tmp_path)) as history:
+        app = FastAPI()
+        app.mount("/r", create_app(history, authorize=who, upstreams={"openai": provider.url}))
+        with running(app) as address:
+            path = f"{address}/r/openai/v1/chat/completions"
+            assert CLIENT.post(path, json=body, headers={"authorization": "Bearer sk-any"}).status_code == 403
+            assert provider.requests == []
+            assert CLIENT.post(path, json=body, headers={"cookie": "session=anna"}).status_code == 200
+            history.close().wait(10)
+        assert sql(history.recorder.url, "SELECT user_id FROM conversations") == [("anna",)]
