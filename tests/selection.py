@@ -37,7 +37,7 @@ recording: survival writer
 replay: follow reader_thread replayed_model
 runs: collected_streams open_streams
 storage: indexes migrate poolers postgres revisions store
-server: access app authorization chat conversations docs follower health http_limits hub metrics page page_files
+server: access app authorization chat conversations docs export follower health http_limits hub metrics page page_files
 server: page_safety reconnects request_log schemathesis stopping streams
 server/proxy: byte_identity hostile_requests recording_proxy replay_endpoints run_response
 testing: first_use provider pytest_plugin scratch_database

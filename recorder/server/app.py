@@ -23,6 +23,7 @@ from recorder.server.configuration import nearest
 from recorder.server.conversations import conversation_routes
 from recorder.server.database import ServedDatabase, served
 from recorder.server.event_stream import RUN_HEADER
+from recorder.server.export import export_routes
 from recorder.server.gate import Gate, refuse
 from recorder.server.health import health_routes
 from recorder.server.metrics import ServerMetrics, metrics_routes
@@ -101,7 +102,9 @@ def app_for(
     app = FastAPI(
         title="recorder", version=VERSION, docs_url=None, redoc_url=None, separate_input_output_schemas=False
     )
-    for routes in (conversation_routes, response_routes, search_routes, stream_routes, health_routes):
+    for routes in (
+        conversation_routes, response_routes, search_routes, export_routes, stream_routes, health_routes,
+    ):  # fmt: skip
         app.include_router(routes(database))
     counts = RequestCounts()
     app.include_router(chat_routes(chats))
