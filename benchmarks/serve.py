@@ -10,6 +10,8 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,8 @@ TITLE = "Serving"
 FLUSH = 0.1
 #: Tokens per second of a run.
 PACE = 50
+#: All readers of a long run would take ten minutes to get all of it (seconds).
+_READS_FOR = 20.0
 #: Events are parsed for one of so many readers; the others only count bytes, so that the load takes less CPU.
 _SAMPLED = 40
 
@@ -40,6 +44,8 @@ def rows(settings: Settings) -> list[Row]:
         )
         for name, (runs, readers) in shapes.items()
     }
+    long = {"tokens": settings.size(1_000_000, 20_000), "readers": settings.size(100, 5)}
+    sides["long"] = Side("benchmarks.serve:long_run", long, folder=True)
     found = compare(sides, min(settings.rounds, 3))
     lines: list[Row] = []
     for name, (runs, readers) in shapes.items():
@@ -54,7 +60,53 @@ def rows(settings: Settings) -> list[Row]:
             Row(what + "the server's memory, a reader", f"{memory:.0f} KiB",
                 each(values(found[name], "kib_a_reader"), ",.0f"), "", "under 40 KiB", memory < 40),
         ]  # fmt: skip
-    return lines
+    added = best(found["long"], "mib")
+    what = f"a live run of {long['tokens']:,} tokens, {long['readers']} readers from its begin on: memory that it adds"
+    return [
+        *lines,
+        Row(
+            what,
+            f"{added:.0f} MiB",
+            each(values(found["long"], "mib"), ",.0f"),
+            "",
+            "under 50 MiB",
+            added < 50,
+        ),
+    ]
+
+
+def long_run(folder: str, tokens: int, readers: int) -> Measured:
+    """The most memory that the server has while the readers read for some seconds, above that with one idle reader."""
+    url = f"sqlite:///{Path(folder) / 'history.db'}"
+    with ours.open_history(url) as history:
+        run_ids = [UUID(new_id()) for _ in range(2)]
+        for run_id, count in zip(run_ids, (1, tokens), strict=True):
+            ours.start(history, run_id)
+            for _ in range(count):
+                history.on_llm_new_token("word ", run_id=run_id)
+        history.flush().wait()
+        with _serving(url) as (port, pid):
+            idle, long = map(str, run_ids)
+            return {"mib": asyncio.run(_memory_of_readers(port, pid, idle, long, tokens, readers))}
+
+
+async def _memory_of_readers(
+    port: int, server: int, idle: str, run_id: str, tokens: int, readers: int
+) -> float:
+    await _connect(_Reader(port, idle, None, 0.0), port)  # what the first reader needs is loaded
+    before = _resident(server)
+    everybody = [_TokenReader(port, run_id, tokens) for _ in range(readers)]
+    for each_one in everybody:
+        await _connect(each_one, port)
+    reading = asyncio.gather(*(each_one.ended.wait() for each_one in everybody))
+    most = before
+    until = time.monotonic() + _READS_FOR
+    while not reading.done() and time.monotonic() < until:
+        await asyncio.wait({reading}, timeout=0.05)
+        most = max(most, _resident(server))
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+    return (most - before) / 2**20
 
 
 def followed(folder: str, runs: int, readers: int, seconds: int) -> Measured:
@@ -64,19 +116,28 @@ def followed(folder: str, runs: int, readers: int, seconds: int) -> Measured:
     url = f"sqlite:///{Path(folder) / 'history.db'}"
     code = f"from benchmarks.serve import record; record({url!r}, {runs}, {seconds})"
     recorder = _started([sys.executable, "-c", code])
-    server: subprocess.Popen[str] | None = None
     try:
         assert recorder.stdout is not None
         began = json.loads(recorder.stdout.readline())
-        server = _started([sys.executable, "-m", "recorder", "serve", "--url", url, "--port", "0"])
+        with _serving(url) as (port, pid):
+            return asyncio.run(_measured(recorder, began, port, pid, readers))
+    finally:
+        recorder.terminate()
+        recorder.communicate()
+
+
+@contextmanager
+def _serving(url: str) -> Iterator[tuple[int, int]]:
+    """A server in a process of its own: its port and its process id."""
+    server = _started([sys.executable, "-m", "recorder", "serve", "--url", url, "--port", "0"])
+    try:
         assert server.stderr is not None
         found = re.search(r":(\d+);", server.stderr.readline())
         assert found is not None
-        return asyncio.run(_measured(recorder, began, int(found[1]), server.pid, readers))
+        yield int(found[1]), server.pid
     finally:
-        for process in filter(None, (server, recorder)):
-            process.terminate()
-            process.communicate()
+        server.terminate()
+        server.communicate()
 
 
 def _started(command: list[str]) -> subprocess.Popen[str]:
@@ -158,6 +219,20 @@ class _Reader(asyncio.Protocol):
 
     def connection_lost(self, _error: Exception | None) -> None:
         self.ended.set()
+
+
+class _TokenReader(_Reader):
+    """One connection, which has ended when so many tokens have come."""
+
+    def __init__(self, port: int, run_id: str, tokens: int) -> None:
+        super().__init__(port, run_id, None, 0.0)
+        self._left = tokens
+
+    def data_received(self, data: bytes) -> None:
+        self.opened.set()
+        self._left -= data.count(b"data: ")
+        if self._left <= 0:
+            self.ended.set()
 
 
 async def _connect(reader: _Reader, port: int) -> None:

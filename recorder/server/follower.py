@@ -23,7 +23,7 @@ from recorder.server.piece import Piece, pieces_of
 from recorder.storage.reader import RecordedRun
 
 #: Tokens that one query reads from the database: many readers share its connection, and each may leave soon.
-_PAGE = 2_000
+_PAGE = 500
 
 
 class Follower:
