@@ -147,6 +147,11 @@ def test_two_servers_start_a_repeated_request_once(database: str, provider: Loop
         serving(database, models=[small(provider)]) as other,
         ThreadPoolExecutor(8) as threads,
     ):
+        for url in (
+            one.url,
+            other.url,
+        ):  # FastAPI makes its routes at the first request, and not on two threads at once
+            assert CLIENT.get(f"{url}/models").status_code == 200
         for number in range(5):
             headers = {"idempotency-key": f"key {number}"}
             jobs = [
