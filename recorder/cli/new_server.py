@@ -14,9 +14,10 @@ from recorder.cli.served_models import configured_models
 from recorder.server.access import Access
 from recorder.server.app import app_for
 from recorder.server.chat_runs import ChatRuns
-from recorder.server.configuration import Configuration
+from recorder.server.configuration import Configuration, UpstreamTable
 from recorder.server.database import ServedDatabase
 from recorder.server.proxy.provider_paths import ProviderPaths
+from recorder.server.proxy.upstreams import Upstream
 from recorder.server.serving import RecorderServer
 from recorder.storage.store import SqlStore
 
@@ -26,7 +27,8 @@ def new_server(
     providers: ProviderOptions,
 ) -> RecorderServer:  # fmt: skip
     """A server that is ready to run, and closes its recorder. Raises `RecorderError` for whatever prevents that."""
-    models, upstreams = configured_models(configuration), providers.upstreams()
+    models = configured_models(configuration)
+    upstreams = providers.upstreams(_configured_upstreams(configuration.upstreams))
     history = None
     if models or providers.proxy:
         history = _history(url, configuration.recorder, is_proxy=providers.proxy)
@@ -41,6 +43,11 @@ def new_server(
     return RecorderServer(
         app, database, listening, chats=chats, answers=answers, drain_within=providers.drain_within
     )
+
+
+def _configured_upstreams(tables: Mapping[str, UpstreamTable]) -> dict[str, Upstream]:
+    """The upstreams of a configuration. Raises `ConfigError`."""
+    return {name: Upstream(name, each.base_url.rstrip("/"), each.wire) for name, each in tables.items()}
 
 
 def _history(url: str, options: Mapping[str, Any], *, is_proxy: bool) -> ChatHistoryCallback:

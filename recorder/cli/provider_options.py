@@ -52,13 +52,17 @@ class ProviderOptions:
         if self.given_upstreams and not (self.proxy or self.replay):
             raise ConfigError("--upstream names a provider for --proxy or --replay; give one of them, too")
 
-    def upstreams(self) -> Mapping[str, Upstream]:
-        """The upstreams by name. Raises `ConfigError`."""
+    def upstreams(self, configured: Mapping[str, Upstream]) -> Mapping[str, Upstream]:
+        """The upstreams by name, with those of the configuration. Raises `ConfigError`."""
         if not (self.proxy or self.replay):
+            if configured:
+                raise ConfigError(
+                    "[upstreams] names providers for --proxy or --replay; give one of them, too"
+                )
             return {}
         from recorder.server.proxy.upstreams import upstreams_of_options
 
-        return upstreams_of_options(self.given_upstreams)
+        return upstreams_of_options(self.given_upstreams, configured)
 
 
 NO_PROVIDERS = ProviderOptions()

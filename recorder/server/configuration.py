@@ -69,17 +69,31 @@ class ChatTable(Table):
     drain_within: Annotated[float, Field(ge=0, le=3_600, allow_inf_nan=False)] = 5.0
 
 
+class UpstreamTable(Table):
+    """`[upstreams.NAME]`: one more provider of the recording proxy, at `/NAME/...`."""
+
+    #: What replaces the name: "https://api.groq.com/openai".
+    base_url: str
+    #: The wire format of POSTs whose path is none that recorder knows.
+    wire: str | None = None
+
+
 class Configuration(Table):
     """The tables of the file."""
 
     models: dict[ModelName, ModelTable] = {}
+    upstreams: dict[str, UpstreamTable] = {}
     chat: ChatTable = ChatTable()
     #: Options of the recorder: the fields of `recorder.Config`.
     recorder: dict[str, Any] = {}
 
 
 #: The tables with fixed names.
-_TABLES: Mapping[str, type[Table]] = {"models": ModelTable, "chat": ChatTable}
+_TABLES: Mapping[str, type[Table]] = {
+    "models": ModelTable,
+    "upstreams": UpstreamTable,
+    "chat": ChatTable,
+}
 
 
 def read_configuration(path: str) -> Configuration:

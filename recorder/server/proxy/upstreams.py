@@ -55,15 +55,16 @@ def upstreams_from(given: Mapping[str, Upstream | Mapping[str, str] | str]) -> d
     return {name: _upstream(name, fields) for name, fields in given.items()}
 
 
-def upstreams_of_options(given: Iterable[str]) -> dict[str, Upstream]:
-    """The upstreams of the command line, `NAME=URL` each, beside those there are by default. Raises `ConfigError`."""
+def upstreams_of_options(given: Iterable[str], configured: Mapping[str, Upstream]) -> dict[str, Upstream]:
+    """The upstreams of the command line, `NAME=URL` each, beside those of the configuration and those there are by
+    default; of one name the first of these counts. Raises `ConfigError`."""
     found: dict[str, str] = {}
     for each in given:
         name, equals, url = each.partition("=")
         if not equals:
             raise ConfigError(f"--upstream is {each!r:.80}; give NAME=URL")
         found[name] = url
-    return {**DEFAULT_UPSTREAMS, **upstreams_from(found)}
+    return {**DEFAULT_UPSTREAMS, **configured, **upstreams_from(found)}
 
 
 def _upstream(name: str, fields: Upstream | Mapping[str, str] | str) -> Upstream:

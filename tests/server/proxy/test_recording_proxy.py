@@ -367,6 +367,29 @@ def test_sigterm_lets_short_calls_end_and_cuts_long_ones(tmp_path: Path) -> None
     assert [tuple(row) for row in statuses] == [("interrupted", 2), ("complete", 20)]
 
 
+def test_the_configuration_names_upstreams(tmp_path: Path) -> None:
+    """It replaces the address of a provider, and the command line has the last word."""
+    with LoopbackProvider() as provider:
+        tables = f'[upstreams.openai]\nbase_url = "{provider.url}/"\n[upstreams.mine]\nbase_url = "http://127.0.0.1:9"\n'
+        (tmp_path / "recorder.toml").write_text(tables)
+        options = (
+            "--proxy",
+            "--config",
+            str(tmp_path / "recorder.toml"),
+            "--upstream",
+            f"mine={provider.url}",
+        )
+        with serving_processes(url := new_url(tmp_path), 1, *options) as [(process, address)]:
+            for name in ("openai", "mine"):
+                calls = openai.OpenAI(
+                    base_url=f"{address}/{name}/v1", api_key="any", max_retries=0
+                ).chat.completions
+                assert calls.create(**ASK).choices[0].message.content == song()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+    assert len(sql(url, "SELECT id FROM runs")) == 2
+
+
 def test_an_application_can_have_the_proxy(tmp_path: Path) -> None:
     """`create_app(history, upstreams=...)`, mounted below a path of the application."""
     with LoopbackProvider() as provider, ChatHistoryCallback(new_url(tmp_path)) as history:

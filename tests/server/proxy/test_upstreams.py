@@ -50,7 +50,7 @@ def test_a_wrong_upstream_is_refused(name: str, fields: Any, why: str) -> None:
 
 def test_the_command_line_adds_to_those_there_are() -> None:
     """And replaces one with the same name."""
-    found = upstreams_of_options(["groq=https://api.groq.com/openai", "openai=http://127.0.0.1:1"])
+    found = upstreams_of_options(["groq=https://api.groq.com/openai", "openai=http://127.0.0.1:1"], {})
     assert sorted(found) == ["anthropic", "groq", "openai"]
     assert found["openai"].base_url == "http://127.0.0.1:1"
 
